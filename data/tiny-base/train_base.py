@@ -1,0 +1,358 @@
+"""Make the embedded base model: text and chat in, tokenizer, weights and figures out.
+
+Reads   a folder of .txt, .jsonl, .jsonl.xz files: rows {"text": ...} are prose, rows {"messages": [...]} are talk;
+        files whose name begins with "heldout" are never trained on, they measure
+Writes  OUT/model.safetensors with tokenizer and chat template, OUT/training_log.jsonl, OUT/figures.json; OUT/checkpoint.pt to go on from
+
+    python data/tiny-base/train_base.py --data FOLDER --out OUT                            # tokenizer and model from scratch
+    python data/tiny-base/train_base.py --data FOLDER --out OUT --init data/tiny-base      # go on from these weights
+    python data/tiny-base/train_base.py --data FOLDER --out OUT --eval-only --init MODEL   # held-out bits per byte
+
+The learning rate warms up, stays flat, and falls linearly over the last `--decay-steps`; talk has a larger share there. Stopped at any
+moment, the same command goes on from the last checkpoint. The data order follows from the seed and the step alone.
+"""
+
+import json
+import lzma
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tyro
+
+END, START, END_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+HERE = Path(__file__).resolve().parent
+STRAIGHT = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "—": "--", "–": "-", "…": "..."})
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{'<|im_start|>'+m['role']+'\n'+m['content']+'<|im_end|>\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{'<|im_start|>assistant\n'}}{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Args:
+    data: Path
+    """Folder of training text."""
+    out: Path
+    """Where the model goes."""
+    init: Path | None = None
+    """Go on from this model (its tokenizer is kept)."""
+    vocab_size: int = 6144
+    layers: int = 8
+    hidden: int = 256
+    heads: int = 4
+    intermediate: int = 768
+    context: int = 1024
+    """Tokens a training window."""
+    batch: int = 8
+    """Windows a step."""
+    micro_batch: int = 2
+    """Windows at a time: small ones stay in a CPU's cache; take --batch on a GPU."""
+    steps: int = 3500
+    decay_steps: int = 900
+    warmup_steps: int = 100
+    lr: float = 2e-3
+    """AdamW's learning rate: embeddings and norms."""
+    muon_lr: float = 2e-3
+    """Muon's learning rate for the matrices inside the blocks (update scaled to AdamW's RMS)."""
+    weight_decay: float = 0.1
+    talk_share: float = 0.4
+    """Share of windows that hold talk."""
+    talk_share_decay: float = 0.5
+    """The same while the learning rate falls."""
+    assistant_share: float = 0.15
+    """Share of windows that hold the hand-written assistant rows while the learning rate falls."""
+    checkpoint_steps: int = 100
+    seed: int = 1
+    compile: bool = False
+    """torch.compile the model (worth it on a GPU)."""
+    eval_only: bool = False
+
+
+def rows_of(path: Path) -> Iterator[dict]:
+    opened = lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8")
+    with opened as lines:
+        if path.name.endswith(".txt"):
+            yield {"text": lines.read()}
+        else:
+            yield from (json.loads(line) for line in lines)
+
+
+def files_of(folder: Path, heldout: bool) -> list[Path]:
+    names = (p for p in folder.iterdir() if p.name.endswith((".txt", ".jsonl", ".jsonl.xz")))
+    return sorted(p for p in names if p.name.startswith("heldout") == heldout)
+
+
+def chatml(messages: list[dict]) -> str:
+    return "".join(f"{START}{m['role']}\n{m['content'].translate(STRAIGHT)}{END_TURN}\n" for m in messages)
+
+
+def render(row: dict, source: str, systems: dict[str, list[str]], rng) -> str:
+    """A row as training text; a conversation without a system turn gets one of its kind's three times in five."""
+    if "text" in row:
+        return row["text"].translate(STRAIGHT)
+    messages = row["messages"]
+    kinds = systems.get(source, systems["*"])
+    if messages[0]["role"] != "system" and rng.random() < 0.6:
+        messages = [{"role": "system", "content": kinds[rng.integers(len(kinds))]}, *messages]
+    return chatml(messages)
+
+
+def make_tokenizer(args: Args):
+    """The tokenizer of --init, or a byte-level BPE trained on a sample of every file."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    if args.init:
+        return AutoTokenizer.from_pretrained(args.init)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=args.vocab_size,
+        special_tokens=[END, START, END_TURN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+
+    def sample() -> Iterator[str]:
+        for path in files_of(args.data, heldout=False):
+            for i, row in enumerate(rows_of(path)):
+                if i % 3 == 0:
+                    turns = row.get("messages")
+                    yield (row["text"] if turns is None else "\n".join(m["content"] for m in turns)).translate(STRAIGHT)
+
+    tokenizer.train_from_iterator(sample(), trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=END, eos_token=END_TURN, extra_special_tokens=[START, END_TURN], model_max_length=1024
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def make_model(args: Args, tokenizer):
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    if args.init:
+        return Qwen2ForCausalLM.from_pretrained(args.init, dtype=torch.float32)
+    torch.manual_seed(args.seed)
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer), hidden_size=args.hidden, intermediate_size=args.intermediate, num_hidden_layers=args.layers,
+            num_attention_heads=args.heads, num_key_value_heads=args.heads, max_position_embeddings=1024, tie_word_embeddings=True,
+            pad_token_id=0, eos_token_id=2, bos_token_id=None,
+        )
+    )  # fmt: skip
+
+
+def documents_of(args: Args, kind: str) -> list[str]:
+    """Every training document of a kind: prose, talk, or the assistant rows beside this script."""
+    import numpy as np
+
+    rng = np.random.default_rng(args.seed)
+    systems = json.loads((HERE / "system_prompts.json").read_text(encoding="utf-8"))
+    if kind == "assistant":
+        rows = list(rows_of(HERE / "assistant.jsonl"))
+        return [render(row, kind, systems, rng) for _ in range(20) for row in rows]  # each with several system turns
+    return [
+        render(row, path.name.split(".")[0], systems, rng)
+        for path in files_of(args.data, heldout=False)
+        for row in rows_of(path)
+        if ("text" in row) == (kind == "prose")
+    ]
+
+
+def token_stream(args: Args, tokenizer, kind: str) -> "np.ndarray":  # noqa: F821
+    """All tokens of a kind, documents shuffled, each closed by <|endoftext|>. Kept in OUT/tokens."""
+    import numpy as np
+
+    path = args.out / "tokens" / f"{kind}.npy"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        documents = documents_of(args, kind)
+        order = np.random.default_rng(args.seed).permutation(len(documents))
+        ids: list[int] = []
+        for i in range(0, len(order), 1000):
+            for row_ids in tokenizer([documents[j] for j in order[i : i + 1000]], add_special_tokens=False)["input_ids"]:
+                ids += [*row_ids, 0]
+        np.save(path, np.array(ids, dtype=np.uint16))
+        print(f"{kind}: {len(documents):,} documents, {len(ids):,} tokens")
+    return np.load(path)
+
+
+def windows(args: Args, streams: dict, step: int):
+    """The batch of a step, (batch, context): drawn by seed and step alone."""
+    import numpy as np
+    import torch
+
+    decaying = step >= args.steps - args.decay_steps
+    talk, assistant = (args.talk_share_decay, args.assistant_share) if decaying else (args.talk_share, 0.0)
+    rng = np.random.default_rng([args.seed, step])
+    rows = []
+    for kind in rng.choice(["prose", "talk", "assistant"], size=args.batch, p=[1 - talk - assistant, talk, assistant]):
+        start = rng.integers(0, len(streams[kind]) - args.context)
+        rows.append(streams[kind][start : start + args.context].astype(np.int64))
+    return torch.from_numpy(np.stack(rows))
+
+
+def lr_factor(args: Args, step: int) -> float:
+    return min((step + 1) / args.warmup_steps, 1.0, max((args.steps - step) / args.decay_steps, 0.02))
+
+
+def orthogonalise(matrices, steps: int = 5):
+    """Newton-Schulz iteration to the nearest semi-orthogonal matrices, (n, rows, columns) -> same (Jordan et al. 2024, Muon).
+
+    torch.optim.Muon computes this in bfloat16 one matrix at a time, which takes 20 seconds a step on CPUs without bf16 arithmetic;
+    here all matrices of one shape go together, in float32 off the GPU.
+    """
+    import torch
+
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrices.bfloat16() if matrices.is_cuda else matrices
+    wide = x.size(1) <= x.size(2)
+    x = x if wide else x.mT
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x if wide else x.mT).to(matrices.dtype)
+
+
+def make_optimizers(args: Args, model) -> list:
+    """Muon for the matrices inside the blocks, AdamW for embeddings, biases and norms."""
+    import torch
+
+    class Muon(torch.optim.Optimizer):
+        def __init__(self, params, lr: float, weight_decay: float, momentum: float = 0.95):
+            super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+        @torch.no_grad()
+        def step(self):
+            group = self.param_groups[0]
+            by_shape: dict = {}
+            for p in group["params"]:
+                by_shape.setdefault(p.shape, []).append(p)
+            for (rows, columns), params in by_shape.items():
+                for p in params:
+                    self.state[p].setdefault("momentum", torch.zeros_like(p)).lerp_(p.grad, 1 - group["momentum"])
+                looked_ahead = [p.grad.lerp(self.state[p]["momentum"], group["momentum"]) for p in params]
+                scale = 0.2 * max(rows, columns) ** 0.5  # the RMS of an AdamW update (Liu et al. 2025)
+                for p, update in zip(params, orthogonalise(torch.stack(looked_ahead)), strict=True):
+                    p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
+
+    inside = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name]
+    others = [p for name, p in model.named_parameters() if not (p.ndim == 2 and "layers" in name)]
+    adamw = torch.optim.AdamW(others, lr=args.lr, betas=(0.9, 0.95), weight_decay=0.0)
+    return [Muon(inside, args.muon_lr, args.weight_decay), adamw]
+
+
+def bits_per_byte(model, tokenizer, path: Path, limit: int = 1024) -> dict[str, float]:
+    """Held-out bits per UTF-8 byte by source: first `limit` tokens of each text; talk as ChatML without a system turn."""
+    import torch
+
+    model.eval()
+    bits: dict[str, float] = {}
+    size: dict[str, int] = {}
+    device = next(model.parameters()).device
+    for row in rows_of(path):
+        text = row["text"].translate(STRAIGHT) if "text" in row else chatml(row["messages"])
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"][:limit]
+        with torch.no_grad():
+            inputs = torch.tensor([[0, *ids]], device=device)  # <|endoftext|> before the text, so that its first token counts
+            logits = model(input_ids=inputs).logits[0, :-1].float()
+        nll = torch.nn.functional.cross_entropy(logits, inputs[0, 1:], reduction="sum").item()
+        source = "prose" if "text" in row else row["source"]
+        for key in {source, "all"}:
+            bits[key] = bits.get(key, 0.0) + nll / math.log(2)
+            size[key] = size.get(key, 0) + len(tokenizer.decode(ids).encode())
+    model.train()
+    return {key: bits[key] / size[key] for key in sorted(bits)}
+
+
+def figures(args: Args, model, tokenizer) -> dict:
+    found = {p.name.split(".")[0]: bits_per_byte(model, tokenizer, p) for p in files_of(args.data, heldout=True)}
+    print(json.dumps(found, indent=1))
+    return found
+
+
+def save(args: Args, model, tokenizer, log: dict) -> None:
+    """Write the model in bf16 with tokenizer, and its figures."""
+    import copy
+
+    import torch
+
+    final = copy.deepcopy(model).to(torch.bfloat16)
+    final.generation_config.update(do_sample=True, temperature=0.7, top_p=0.9, eos_token_id=2, pad_token_id=0)
+    final.save_pretrained(args.out)
+    tokenizer.save_pretrained(args.out)
+    report = {**log, "heldout_bits_per_byte": figures(args, final.float(), tokenizer), "settings": {k: str(v) for k, v in asdict(args).items()}}
+    (args.out / "figures.json").write_text(json.dumps(report, indent=1))
+
+
+def train(args: Args, model, tokenizer, device: str) -> dict:
+    """The training loop; goes on from OUT/checkpoint.pt. Returns tokens seen and seconds."""
+    import torch
+    from tqdm import tqdm
+
+    streams = {kind: token_stream(args, tokenizer, kind) for kind in ("prose", "talk")}
+    optimizers = make_optimizers(args, model)
+    checkpoint, step, seconds = args.out / "checkpoint.pt", 0, 0.0
+    if checkpoint.is_file():
+        state = torch.load(checkpoint, weights_only=True, map_location=device)
+        model.load_state_dict(state["model"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        step, seconds = state["step"], state["seconds"]
+        print(f"going on from step {step}")
+    forward = torch.compile(model) if args.compile else model
+    model.train()
+    with (args.out / "training_log.jsonl").open("a") as log, tqdm(total=args.steps, initial=step) as bar:
+        began = time.monotonic() - seconds
+        while step < args.steps:
+            for optimizer, lr in zip(optimizers, (args.muon_lr, args.lr), strict=True):
+                optimizer.param_groups[0]["lr"] = lr * lr_factor(args, step)
+            if step >= args.steps - args.decay_steps and "assistant" not in streams:
+                streams["assistant"] = token_stream(args, tokenizer, "assistant")
+            total = 0.0
+            for ids in windows(args, streams, step).to(device).split(args.micro_batch):
+                with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
+                    loss = forward(input_ids=ids, labels=ids).loss * len(ids) / args.batch
+                loss.backward()
+                total += loss.item()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            step += 1
+            bar.update()
+            if step % 10 == 0:
+                seconds = time.monotonic() - began
+                rate = step * args.batch * args.context / seconds
+                log.write(json.dumps({"step": step, "loss": round(total, 4), "tokens_per_second": round(rate)}) + "\n")
+                log.flush()
+                bar.set_postfix(loss=f"{total:.3f}")
+            if step % args.checkpoint_steps == 0 or step == args.steps:
+                state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step, "seconds": seconds}
+                torch.save(state, checkpoint.with_suffix(".tmp"))
+                checkpoint.with_suffix(".tmp").replace(checkpoint)
+    return {"steps": step, "tokens": step * args.batch * args.context, "seconds": round(time.monotonic() - began), "device": device}
+
+
+def main(args: Args) -> None:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    args.out.mkdir(parents=True, exist_ok=True)
+    tokenizer = make_tokenizer(args)
+    model = make_model(args, tokenizer).to(device)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer):,} tokens, on {device}")
+    if args.eval_only:
+        figures(args, model, tokenizer)
+        return
+    save(args, model, tokenizer, train(args, model, tokenizer, device))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

@@ -1,0 +1,55 @@
+"""Make the data set of a persona from a body of text.
+
+Reads   data/personas/<persona>/ (card and curated rows) and a corpus: embedded, the downloaded canon, or a folder of text files
+Writes  data/dataset/<persona>-<corpus>/{train,validation,test}.jsonl, manifest.json, README.md
+
+    python generate_dataset.py                          # Sherlock Holmes on the embedded corpus
+    python generate_dataset.py --corpus canon           # downloads the canon from Project Gutenberg once
+    python generate_dataset.py --corpus DIR --out OUT   # your own text files
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import config
+
+
+@dataclass(frozen=True)
+class Args(config.RunArgs):
+    out: Path | None = None
+    """Write the files straight into this folder. Default: data/dataset/<persona>-<corpus>."""
+    strategies: tuple[str, ...] = ()
+    """dialogue, curated, chunk. Default: the card's."""
+    context_turns: int = 3
+    """Most turns of context before a reply."""
+
+
+def main(args: Args) -> None:
+    from persona import card as cards
+    from persona import dataset
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    card = cards.load_card(args.persona)
+    # the data set does not depend on the model but for the default corpus: torch stays out unless it has to be asked
+    corpus = args.corpus or (config.resolve_model(args.model, cuda=False).corpus if args.model else "embedded")
+    folder = args.out or config.DATASETS / f"{args.persona}-{config.corpus_name(corpus, config.MODELS['tiny'])}"
+    manifest, made = dataset.ensure(
+        card, corpus, folder, force=args.force, strategies=args.strategies, context_turns=args.context_turns, seed=args.seed
+    )
+    if not made:
+        print(f"{folder} is up to date (--force makes it again)")
+        return
+    kinds = sorted({k for c in manifest["counts"].values() for k in c} - {"rows"})
+    print(f"{'split':<12}{'rows':>8}" + "".join(f"{k:>10}" for k in kinds) + f"{'distinct':>10}")
+    for split, counts in manifest["counts"].items():
+        print(f"{split:<12}{counts['rows']:>8,}" + "".join(f"{counts.get(k, 0):>10,}" for k in kinds) + f"{manifest['distinct_answers'][split]:>10,}")
+    for reason, n in manifest["removed"].items():
+        print(f"taken out, {reason}: {n}")
+    leak = manifest["leak_report"]["test"]
+    print(f"8-grams of test answers that stand in training answers: mean {leak['mean']:.2%}, highest {leak['max']:.2%}")
+    print(f"written to {folder}")
+
+
+if __name__ == "__main__":
+    config.run_script(main, Args)

@@ -1,0 +1,129 @@
+"""The persona card, `data/personas/<name>/persona.toml`: who the character is, who tells the stories, and where they come from."""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import config
+from persona.errors import UserError
+
+
+@dataclass(frozen=True)
+class Source:
+    """One book of a corpus, downloaded by its Project Gutenberg number or by address."""
+
+    title: str
+    stories: tuple[str, ...]
+    """Titles of the stories that the file must hold; one title alone is a novel."""
+    ebook: int | None = None
+    url: str | None = None
+    licence: str = ""
+    chapters: int | None = None
+    """For a novel: how many chapters it has."""
+
+
+@dataclass(frozen=True)
+class CorpusCard:
+    """A named corpus: its sources, which stories are held out, and which are told by somebody else."""
+
+    name: str
+    path: Path | None
+    """Folder in the checkout; None where `sources` are downloaded."""
+    sources: tuple[Source, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+    other_narrators: tuple[str, ...]
+    """Stories, or story/chapter, told by somebody other than the narrator: nothing is attributed by "I" there."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """A name and what else the text calls them."""
+
+    name: str
+    aliases: tuple[str, ...]
+    descriptions: tuple[str, ...] = ()
+    """Standing descriptions: "my companion", "the detective"."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A persona as `persona.toml` states it."""
+
+    name: str
+    display_name: str
+    folder: Path
+    system_prompt: str
+    era: tuple[int, int]
+    """First and last year that the character can know."""
+    pronoun: str
+    persona: Person
+    narrator: Person | None
+    """Who tells the stories; None where nobody in them does."""
+    narrator_is_persona: bool
+    vocatives: tuple[str, ...]
+    """How others address the persona, and the narrator: whoever is addressed is not the one who speaks."""
+    people: tuple[Person, ...]
+    """Other people who recur, each with their aliases."""
+    lexicon: tuple[str, ...]
+    """Words that mark the period and the voice, lower-case."""
+    strategies: tuple[str, ...]
+    curated_splits: dict[str, tuple[str, ...]]
+    """Topics of curated rows that validate and test; the others train."""
+    corpora: dict[str, CorpusCard]
+
+
+def load_card(name: str) -> Card:
+    """Read a persona's card.
+
+    Raises:
+        UserError: unknown persona, or a card that lacks a field.
+    """
+    folder = Path(name) if Path(name, "persona.toml").is_file() else config.PERSONAS / name
+    path = folder / "persona.toml"
+    if not path.is_file():
+        known = sorted(p.parent.name for p in config.PERSONAS.glob("*/persona.toml"))
+        raise UserError(f"unknown persona {name!r}: there is {', '.join(known)}; a new one is a folder {config.PERSONAS}/NAME with a persona.toml")
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _card(raw, folder)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from error
+    except KeyError as error:
+        raise UserError(f"{path}: the field {error.args[0]!r} is missing") from error
+
+
+def _card(raw: dict, folder: Path) -> Card:
+    narrator = raw.get("narrator")
+    corpora = {
+        name: CorpusCard(
+            name=name,
+            path=config.ROOT / c["path"] if "path" in c else None,
+            sources=tuple(
+                Source(**{**s, "stories": tuple(s["stories"])}) for s in c.get("sources", [])
+            ),
+            validation=tuple(c["validation"]),
+            test=tuple(c["test"]),
+            other_narrators=tuple(c.get("other_narrators", [])),
+        )
+        for name, c in raw["corpora"].items()
+    }
+    persona = Person(raw["display_name"], tuple(raw["aliases"]), tuple(raw.get("descriptions", [])))
+    teller = Person(narrator["name"], tuple(narrator["aliases"])) if narrator else None
+    return Card(
+        name=raw["name"],
+        display_name=raw["display_name"],
+        folder=folder,
+        system_prompt=raw["system_prompt"],
+        era=(raw["era"][0], raw["era"][1]),
+        pronoun=raw.get("pronoun", "he"),
+        persona=persona,
+        narrator=teller,
+        narrator_is_persona=teller is not None and teller.name == persona.name,
+        vocatives=tuple(raw.get("vocatives", [])),
+        people=tuple(Person(p["name"], tuple(p["aliases"])) for p in raw.get("people", [])),
+        lexicon=tuple(w.lower() for w in raw["lexicon"]),
+        strategies=tuple(raw.get("strategies", ["dialogue", "curated"])),
+        curated_splits={split: tuple(topics) for split, topics in raw.get("curated", {}).items()},
+        corpora=corpora,
+    )

@@ -1,0 +1,87 @@
+"""Checkpoints that can be trusted: complete ones carry a marker with hashes, written last; others are set aside."""
+
+import json
+import logging
+import os
+import re
+from pathlib import Path
+
+from persona import runlog
+from persona.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+MARKER = "complete.json"
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step in a checkpoint's name; -1 for anything else."""
+    found = re.fullmatch(r"checkpoint-(\d+)", checkpoint.name)
+    return int(found[1]) if found else -1
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Checkpoint folders, newest step first."""
+    return sorted((p for p in folder.glob("checkpoint-*") if p.is_dir() and step_of(p) >= 0), key=step_of, reverse=True)
+
+
+def seal(checkpoint: Path) -> None:
+    """Sync a finished checkpoint to disk and write its marker: the hash of every file."""
+    hashes = {}
+    for path in sorted(p for p in checkpoint.rglob("*") if p.is_file() and p.name != MARKER):
+        with path.open("rb") as written:
+            os.fsync(written.fileno())
+        hashes[str(path.relative_to(checkpoint))] = runlog.sha256_of(path)
+    runlog.write_json(checkpoint / MARKER, {"step": step_of(checkpoint), "sha256": hashes})
+
+
+def fault(checkpoint: Path) -> str | None:
+    """Why a checkpoint cannot be used; None where it can."""
+    marker = checkpoint / MARKER
+    if not marker.is_file():
+        return "it was not finished (no marker)"
+    try:
+        stated = json.loads(marker.read_text(encoding="utf-8"))
+        step = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
+        hashes = stated["sha256"]
+    except (OSError, json.JSONDecodeError, KeyError) as error:
+        return f"its marker or trainer state cannot be read ({error})"
+    if step != step_of(checkpoint) or step != stated["step"]:
+        return f"its trainer state says step {step}"
+    for name, expected in hashes.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if runlog.sha256_of(path) != expected:
+            return f"{name} does not have the hash that was recorded"
+    return None
+
+
+def last_good(folder: Path) -> Path | None:
+    """The newest checkpoint that is complete; broken newer ones are renamed to broken-... and a line says why."""
+    for checkpoint in checkpoints(folder):
+        why = fault(checkpoint)
+        if why is None:
+            return checkpoint
+        aside = checkpoint.with_name(f"broken-{checkpoint.name}")
+        n = 1
+        while aside.exists():
+            n += 1
+            aside = checkpoint.with_name(f"broken-{checkpoint.name}-{n}")
+        checkpoint.rename(aside)
+        logger.warning("checkpoint %s set aside as %s: %s", checkpoint.name, aside.name, why)
+    return None
+
+
+def require_good(checkpoint: Path) -> Path:
+    """A checkpoint that was asked for by path (RESUME_CHECKPOINT).
+
+    Raises:
+        UserError: it is not there or not complete.
+    """
+    if not checkpoint.is_dir():
+        raise UserError(f"RESUME_CHECKPOINT names {checkpoint}, which is not there: unset it, or name a checkpoint-N folder")
+    why = fault(checkpoint)
+    if why:
+        raise UserError(f"RESUME_CHECKPOINT names {checkpoint}, but {why}: unset it to go on from the last good one")
+    return checkpoint

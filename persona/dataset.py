@@ -1,0 +1,344 @@
+"""From stories and a card to training rows: dialogue, chunks, curated rows; splits by story; near-duplicates out; manifest and card."""
+
+import json
+import logging
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import config
+from persona import metrics, runlog
+from persona.card import Card
+from persona.corpus import Corpus, Story, load_corpus
+from persona.errors import UserError
+from persona.quotes import Quote, attribute
+from persona.rows import Message, Row, answer_of, make_row, parse_rows
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "validation", "test")
+FILES = ("train.jsonl", "validation.jsonl", "test.jsonl", "manifest.json", "README.md")
+SCENE_WORDS = 400
+NEAR = 0.8
+"""MinHash Jaccard on word 3-shingles from which two texts count as near-duplicates."""
+MIN_REPLY_WORDS = 3
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """What one person says in one go: all quotes of a paragraph, or of a run of unclosed ones, without the narration between."""
+
+    speaker: str | None
+    text: str
+    keep: bool
+    tier: str
+    start: int
+    end: int
+    paragraph: int
+
+
+def utterances(text: str, quotes: Iterable[Quote]) -> list[Utterance]:
+    """Group a story's spoken quotes into utterances, in order.
+
+    Quotes of one speaker in one paragraph belong together, and so does a speech that runs over several paragraphs.
+    """
+    groups: list[list[Quote]] = []
+    for quote in quotes:
+        if quote.tier == "unspoken":
+            continue
+        last = groups[-1][-1] if groups else None
+        same = last is not None and last.speaker == quote.speaker
+        runs_on = last is not None and quote.paragraph == last.paragraph + 1 and quote.tier in ("monologue", "continuation")
+        if same and (quote.paragraph == last.paragraph or runs_on):
+            groups[-1].append(quote)
+        else:
+            groups.append([quote])
+    return [
+        Utterance(
+            g[0].speaker, _joined(text, g), all(q.keep for q in g), g[0].tier, g[0].start, g[-1].end, g[-1].paragraph
+        )  # fmt: skip
+        for g in groups
+    ]
+
+
+def _joined(text: str, quotes: list[Quote]) -> str:
+    """The quotes of an utterance as one text; a comma that stood only for "said he" becomes what it stood for."""
+    parts: list[str] = []
+    for i, quote in enumerate(quotes):
+        part = " ".join(quote.text.split()).strip("\"“”")
+        following = quotes[i + 1] if i + 1 < len(quotes) else None
+        if part.endswith(","):
+            between = text[quote.end : following.start] if following else ""
+            new_sentence = following is None or (re.search(r"[.!?][\"”]?\s*[\"“]?\s*$", between) and following.text.lstrip()[:1].isupper())
+            if new_sentence or "\n\n" in between:
+                part = part[:-1] + "."
+        parts.append(part)
+    return " ".join(parts)
+
+
+def dialogue_rows(story: Story, card: Card, context_turns: int, other_narrator: bool) -> list[Row]:
+    """The persona's replies with one to `context_turns` turns of real context before them.
+
+    A reply needs somebody else's speech before it, with at most two paragraphs of narration between; the context goes back while
+    speeches follow one another so closely. Unknown speakers may stand in the context as the other side, never as the persona.
+    """
+    said = utterances(story.text, attribute(story.text, card, other_narrator=other_narrator))
+    scenes = scene_starts(story.text)
+    rows = []
+    for i, reply in enumerate(said):
+        if reply.speaker != card.persona.name or not reply.keep or len(metrics.words(reply.text)) < MIN_REPLY_WORDS:
+            continue
+        context: list[Message] = []
+        later = reply
+        for earlier in reversed(said[:i]):
+            if later.paragraph - earlier.paragraph > 3:
+                break
+            role = "assistant" if earlier.speaker == card.persona.name else "user"
+            if role == "assistant" and not earlier.keep:
+                break
+            if context and context[0]["role"] == role or not context and role == "assistant":
+                break  # two speeches of one side: what stands between is narration that the row does not have
+            context.insert(0, {"role": role, "content": earlier.text})
+            later = earlier
+            if len(context) == context_turns:
+                break
+        if context and context[0]["role"] == "assistant":
+            context.pop(0)
+        if not context:
+            continue
+        messages = [{"role": "system", "content": card.system_prompt}, *context, {"role": "assistant", "content": reply.text}]
+        scene = sum(start <= reply.start for start in scenes) - 1
+        rows.append(
+            make_row(messages, "dialogue", story=story.id, tier=reply.tier, span=[reply.start, reply.end], scene=f"{story.id}#{scene}")
+        )
+    return rows
+
+
+def scene_starts(text: str) -> list[int]:
+    """Offsets at which scenes begin: paragraphs gathered until a scene has 400 words; a short rest joins the last one."""
+    starts, count, position = [0], 0, 0
+    for paragraph in text.split("\n\n"):
+        if count >= SCENE_WORDS:
+            starts.append(position)
+            count = 0
+        count += len(paragraph.split())
+        position += len(paragraph) + 2
+    if count < SCENE_WORDS and len(starts) > 1:
+        starts.pop()
+    return starts
+
+
+def chunk_rows(story: Story, card: Card, size: int = 500, overlap: int = 50) -> list[Row]:
+    """Passages of the narrator's as the assistant's turn: about `size` characters, cut at sentence ends, `overlap` shared."""
+    ends = [m.end() for m in re.finditer(r"[.!?][\"')]*(?=\s)", story.text)] + [len(story.text)]
+    rows, start = [], 0
+    while start < len(story.text):
+        end = max((e for e in ends if start < e <= start + size), default=min(e for e in ends if e > start))
+        passage = " ".join(story.text[start:end].split())
+        if len(metrics.words(passage)) >= MIN_REPLY_WORDS:
+            messages = [
+                {"role": "system", "content": card.system_prompt},
+                {"role": "user", "content": "Pray begin your account." if start == 0 else "Pray go on with your account."},
+                {"role": "assistant", "content": passage},
+            ]
+            rows.append(make_row(messages, "chunk", story=story.id, span=[start, end]))
+        if end == len(story.text):
+            break
+        back = min((e for e in ends if end - overlap <= e < end), default=end)
+        start = back + len(story.text[back:]) - len(story.text[back:].lstrip())
+    return rows
+
+
+def curated_rows(card: Card) -> dict[str, list[Row]]:
+    """Curated rows by split; a topic is in one split alone, as the card's [curated] lists say (train where they say nothing)."""
+    path = card.folder / "curated.jsonl"
+    found: dict[str, list[Row]] = {split: [] for split in SPLITS}
+    if not path.is_file():
+        return found
+    with path.open(encoding="utf-8") as lines:
+        for raw in parse_rows(lines, str(path)):
+            split = next((s for s in ("validation", "test") if raw["topic"] in card.curated_splits.get(s, ())), "train")
+            messages = [{"role": "system", "content": card.system_prompt}, *raw["messages"]]
+            strategy = "guard" if raw["kind"] == "guard" else "curated"
+            found[split].append(make_row(messages, strategy, kind=raw["kind"], topic=raw["topic"]))
+    return found
+
+
+def story_splits(corpus: Corpus, card: Card) -> dict[str, str]:
+    """Story id -> split. The card decides for every story that any of its corpora names; a lone story cannot be split.
+
+    Raises:
+        UserError: nothing is left to train on, or nothing is held out.
+    """
+    held = {split: {s for c in card.corpora.values() for s in getattr(c, split)} for split in ("validation", "test")}
+    splits = {s.id: next((name for name, ids in held.items() if s.id in ids), "train") for s in corpus.stories}
+    if not {"validation", "test"} & set(splits.values()):
+        # no story is named on the card: the last tenth (at least one) tests, the tenth before it validates
+        ids = sorted(splits)
+        if len(ids) < 3:
+            raise UserError(f"corpus {corpus.name} has {len(ids)} stories and the card names none of them: three are needed to train, validate and test")
+        share = max(1, len(ids) // 10)
+        splits |= dict.fromkeys(ids[-share:], "test") | dict.fromkeys(ids[-2 * share : -share], "validation")
+    if "train" not in splits.values():
+        raise UserError(f"corpus {corpus.name}: every story is held out by the card, nothing is left to train on")
+    return splits
+
+
+def remove_near_duplicates(rows: dict[str, list[Row]]) -> Counter:
+    """Take rows out of train (and out of validation against test) whose instruction or response is near one held out.
+
+    Instruction: all turns before the answer. Rows that repeat another row of their own split word for word go, too. Works in place.
+    """
+    from datasketch import MinHash, MinHashLSH
+
+    removed: Counter = Counter()
+
+    def sketches(row: Row) -> list[tuple[str, MinHash]]:
+        instruction = " ".join(m["content"] for m in row["messages"][:-1] if m["role"] != "system")
+        found = []
+        for kind, text in (("instruction", instruction), ("response", answer_of(row))):
+            w = metrics.words(text)
+            shingles = {" ".join(w[i : i + 3]) for i in range(max(1, len(w) - 2))}
+            sketch = MinHash(num_perm=64, seed=1)
+            sketch.update_batch([s.encode() for s in shingles])
+            found.append((kind, sketch))
+        return found
+
+    indexes = {kind: MinHashLSH(threshold=NEAR - 0.1, num_perm=64) for kind in ("instruction", "response")}
+    kept_sketches: dict[str, MinHash] = {}
+    for split in ("test", "validation", "train"):
+        kept, seen, fresh = [], set(), []
+        for row in rows[split]:
+            if row["id"] in seen:
+                removed[f"{split}: repeated"] += 1
+                continue
+            seen.add(row["id"])
+            pair = sketches(row)
+            near = any(sketch.jaccard(kept_sketches[f"{key}/{kind}"]) >= NEAR for kind, sketch in pair for key in indexes[kind].query(sketch))
+            if near:
+                removed[f"{split}: near a held-out row"] += 1
+                continue
+            kept.append(row)
+            fresh += [(kind, row["id"], sketch) for kind, sketch in pair]
+        rows[split] = kept
+        for kind, key, sketch in fresh:  # rows of one split may resemble each other
+            if f"{key}/{kind}" not in kept_sketches:
+                kept_sketches[f"{key}/{kind}"] = sketch
+                indexes[kind].insert(key, sketch)
+    return removed
+
+
+def leak_report(rows: dict[str, list[Row]]) -> dict:
+    """How much of the held-out answers stands in training answers, by word 8-grams."""
+    known = {g for row in rows["train"] for m in row["messages"] if m["role"] == "assistant" for g in metrics.ngrams(m["content"], 8)}
+    report = {}
+    for split in ("validation", "test"):
+        shares = [metrics.overlap_share(answer_of(row), known) for row in rows[split]]
+        report[split] = {"rows": len(shares), "mean": sum(shares) / len(shares) if shares else 0.0, "max": max(shares, default=0.0)}
+    return report
+
+
+def build(card: Card, corpus_name: str, out: Path, *, strategies: tuple[str, ...] = (), context_turns: int = 3, seed: int = 42) -> dict:
+    """Make a data set in `out`: train, validation and test rows, manifest.json, README.md. Returns the manifest.
+
+    Everything is decided by sources, card and settings; the seed orders the rows. Files appear only when all are ready.
+    """
+    import random
+
+    strategies = strategies or card.strategies
+    unknown = [s for s in strategies if s not in ("dialogue", "curated", "chunk")]
+    if unknown:
+        raise UserError(f"unknown strategy {unknown[0]!r}: there is dialogue, curated, chunk")
+    corpus = load_corpus(card, corpus_name)
+    splits = story_splits(corpus, card)
+    elsewhere = {s for c in card.corpora.values() for s in c.other_narrators}
+    rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
+    for story in corpus.stories:
+        if "dialogue" in strategies:
+            rows[splits[story.id]] += dialogue_rows(story, card, context_turns, other_narrator=story.id in elsewhere)
+        if "chunk" in strategies:
+            rows[splits[story.id]] += chunk_rows(story, card)
+    if "curated" in strategies:
+        for split, extra in curated_rows(card).items():
+            rows[split] += extra
+    removed = remove_near_duplicates(rows)
+    for split in SPLITS:
+        if not rows[split]:
+            raise UserError(f"corpus {corpus.name}: no rows for {split}; the persona {card.display_name} hardly speaks there, or its stories are missing")
+        random.Random(f"{seed}-{split}").shuffle(rows[split])
+    return _write(card, corpus, rows, splits, removed, out, {"strategies": list(strategies), "context_turns": context_turns, "seed": seed})
+
+
+def _write(card: Card, corpus: Corpus, rows: dict[str, list[Row]], splits: dict[str, str], removed: Counter, out: Path, settings: dict) -> dict:
+    out.mkdir(parents=True, exist_ok=True)
+    hashes = {}
+    for split in SPLITS:
+        runlog.write_jsonl(out / f"{split}.jsonl", rows[split])
+        hashes[f"{split}.jsonl"] = runlog.sha256_of(out / f"{split}.jsonl")
+    by_story: dict[str, Counter] = defaultdict(Counter)
+    for split in SPLITS:
+        for row in rows[split]:
+            by_story[row["meta"]["story"] or "(none)"][row["meta"]["strategy"]] += 1
+    manifest = {
+        "version": config.VERSION,
+        "persona": card.name,
+        "corpus": corpus.name,
+        "settings": settings,
+        "counts": {s: {"rows": len(rows[s]), **Counter(r["meta"]["strategy"] for r in rows[s])} for s in SPLITS},
+        "distinct_answers": {s: len({answer_of(r) for r in rows[s]}) for s in SPLITS},
+        "stories": {story: {"split": splits.get(story, "by topic"), **counts} for story, counts in sorted(by_story.items())},
+        "removed": dict(sorted(removed.items())),
+        "leak_report": leak_report(rows),
+        "files_sha256": hashes,
+        "sources_sha256": corpus.sources_sha256,
+    }
+    runlog.write_text(out / "README.md", data_card(card, manifest, rows))
+    runlog.write_json(out / "manifest.json", manifest)
+    return manifest
+
+
+def data_card(card: Card, manifest: dict, rows: dict[str, list[Row]]) -> str:
+    """The data set card: hub header, counts, how it was made, leaks, examples."""
+    counts = manifest["counts"]
+    kinds = sorted({k for c in counts.values() for k in c} - {"rows"})
+    lines = [
+        "---", "language: en", "task_categories: [text-generation]", f"pretty_name: {card.display_name} ({manifest['corpus']})",
+        "configs:", "- config_name: default", "  data_files:",
+        *(f"  - {{split: {s}, path: {s}.jsonl}}" for s in SPLITS), "---", "",
+        f"# {card.display_name}, corpus {manifest['corpus']}", "",
+        f"Conversations in which the assistant is {card.display_name}. Made by generate_dataset.py, version {manifest['version']}; every row says in `meta` where it comes from.", "",
+        "| split | rows | " + " | ".join(kinds) + " | distinct answers |", "| --- " * (len(kinds) + 3) + "|",
+        *(f"| {s} | {counts[s]['rows']:,} | " + " | ".join(f"{counts[s].get(k, 0):,}" for k in kinds) + f" | {manifest['distinct_answers'][s]:,} |" for s in SPLITS), "",
+        "Stories are split whole, before anything is made from them; curated rows by topic. Near-duplicates (MinHash Jaccard >= 0.8 on word 3-shingles) of held-out rows are taken out of training.", "",
+        "Share of a held-out answer's word 8-grams that stand in training answers: "
+        + ", ".join(f"{s} mean {r['mean']:.2%}, highest {r['max']:.2%}" for s, r in manifest["leak_report"].items()) + ".", "",
+    ]  # fmt: skip
+    for kind in kinds:
+        example = next((r for r in rows["train"] if r["meta"]["strategy"] == kind), None)
+        if example:
+            lines += [f"## {kind}", "", *(f"> **{m['role']}**: {m['content']}\n>" for m in example["messages"][1:]), ""]
+    return "\n".join(lines)
+
+
+def inputs_sha256(card: Card, corpus_name: str, settings: dict) -> str:
+    """Hash of what a data set depends on besides a downloaded corpus: card, curated rows, local sources, settings, this code."""
+    local = card.corpora[corpus_name].path if corpus_name in card.corpora else Path(corpus_name)
+    files = [card.folder / "persona.toml", card.folder / "curated.jsonl"]
+    files += sorted(p for p in local.iterdir() if p.is_file()) if local and local.is_dir() else []
+    files += [config.ROOT / "persona" / f"{m}.py" for m in ("corpus", "quotes", "attribution", "dataset", "metrics", "rows")]
+    return runlog.sha256_of(corpus_name, json.dumps(settings, sort_keys=True), *(p for p in files if p.is_file()))
+
+
+def ensure(card: Card, corpus_name: str, out: Path, *, force: bool = False, **settings) -> tuple[dict, bool]:
+    """The manifest of an up-to-date data set in `out`, made first where it is not there. True where it was made now."""
+    inputs = inputs_sha256(card, corpus_name, settings)
+    stamp = out / ".inputs"
+    if not force and stamp.is_file() and stamp.read_text() == inputs and all((out / f).is_file() for f in FILES):
+        manifest = runlog.read_json(out / "manifest.json", "the manifest")
+        if all(runlog.sha256_of(out / name) == expected for name, expected in manifest["files_sha256"].items()):
+            return manifest, False
+    manifest = build(card, corpus_name, out, **settings)
+    runlog.write_text(stamp, inputs)
+    return manifest, True

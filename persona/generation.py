@@ -1,0 +1,119 @@
+"""Answers: in batches for evaluation, as a stream for the chat. One place sets sampling, stopping and seeds."""
+
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from persona.chat import Sampling, prompt_ids
+from persona.rows import Message
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+GREEDY = Sampling(temperature=0.0, max_new_tokens=128)
+
+
+def stop_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Tokens that end an answer: the tokenizer's end of turn and whatever the model's own configuration adds."""
+    stated = model.generation_config.eos_token_id
+    stated = stated if isinstance(stated, list) else [stated]
+    return sorted({i for i in (tokenizer.eos_token_id, *stated) if i is not None})
+
+
+def _settings(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", sampling: Sampling):
+    from transformers import GenerationConfig
+
+    drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+    return GenerationConfig(
+        max_new_tokens=sampling.max_new_tokens,
+        repetition_penalty=sampling.repetition_penalty,
+        eos_token_id=stop_ids(model, tokenizer),
+        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+        **(drawn if sampling.temperature > 0 else {"do_sample": False}),
+    )
+
+
+def _padded(prompts: list[list[int]], pad: int, device: "torch.device") -> dict[str, "torch.Tensor"]:
+    """Left-padded batch: input_ids and attention_mask, (batch, longest)."""
+    import torch
+
+    longest = max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), pad, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, longest - len(prompt) :] = 1
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+
+
+def answer_batch(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    conversations: list[list[Message]],
+    sampling: Sampling = GREEDY,
+    batch_size: int = 16,
+    label: str = "answers",
+) -> list[str]:
+    """One answer to each conversation, in their order.
+
+    Prompts of similar length go together. Greedy answers do not depend on the batch but for rounding; drawn ones follow from the seed.
+    """
+    import torch
+    from tqdm import tqdm
+
+    settings = _settings(model, tokenizer, sampling)
+    prompts = [prompt_ids(tokenizer, messages) for messages in conversations]
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    answers = [""] * len(prompts)
+    generator_seed = sampling.seed if sampling.seed is not None else 0
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    with torch.inference_mode(), torch.random.fork_rng(enabled=sampling.temperature > 0), tqdm(total=len(prompts), desc=label) as bar:
+        torch.manual_seed(generator_seed)
+        for first in range(0, len(order), batch_size):
+            chosen = order[first : first + batch_size]
+            batch = _padded([prompts[i] for i in chosen], pad, model.device)
+            output = model.generate(**batch, generation_config=settings)[:, batch["input_ids"].shape[1] :]
+            for i, text in zip(chosen, tokenizer.batch_decode(output, skip_special_tokens=True), strict=True):
+                answers[i] = text.strip()
+            bar.update(len(chosen))
+    return answers
+
+
+def stream(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", messages: list[Message], sampling: Sampling) -> Iterator[str]:
+    """Yield the answer as it is made. Closing the iterator stops the generation."""
+    import torch
+    from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer, set_seed
+
+    stopped = threading.Event()
+
+    class Stop(StoppingCriteria):
+        def __call__(self, input_ids, scores, **kwargs):
+            return torch.full((input_ids.shape[0],), stopped.is_set(), device=input_ids.device)
+
+    ids = torch.tensor([prompt_ids(tokenizer, messages)], device=model.device)
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            if sampling.seed is not None:
+                set_seed(sampling.seed)
+            model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=_settings(model, tokenizer, sampling),
+                streamer=streamer, stopping_criteria=StoppingCriteriaList([Stop()]),
+            )  # fmt: skip
+        except BaseException as error:
+            failed.append(error)  # raised again in the thread that asked
+        finally:
+            streamer.end()
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    try:
+        yield from (piece for piece in streamer if piece)
+    finally:
+        stopped.set()
+        worker.join()
+    if failed:
+        raise failed[0]

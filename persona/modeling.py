@@ -1,0 +1,203 @@
+"""Base models and adapters: which device and dtype, NF4 loading, what fits what, how many parameters train, how much memory it takes."""
+
+import ctypes
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import config
+from persona.chat import check_tokenizer
+from persona.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and in which number format the model computes, and why."""
+
+    type: str
+    dtype: "torch.dtype"
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.type}, {str(self.dtype).removeprefix('torch.')} ({self.reason})"
+
+
+def pick_device() -> Device:
+    """CUDA where it is there, else the CPU; bf16 where the hardware computes in it, else float32.
+
+    A CPU without bf16 arithmetic emulates it some hundred times slower than float32 (measured: 1.2 against 127 GFLOP/s).
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Device("cuda", torch.bfloat16, torch.cuda.get_device_name())
+        return Device("cuda", torch.float16, f"{torch.cuda.get_device_name()} has no bf16")
+    keep_freed_memory()
+    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        return Device("cpu", torch.bfloat16, "no CUDA device; this CPU computes in bf16")
+    return Device("cpu", torch.float32, "no CUDA device; this CPU has no bf16 arithmetic")
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep what is freed: PyTorch's CPU tensors come and go, and paging them in anew takes a third of a step."""
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: large blocks from the heap, too
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+    except (OSError, AttributeError):
+        logger.info("no glibc: memory is paged in anew for every step")
+
+
+def load_tokenizer(entry: config.ModelEntry) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a base model, checked for what training needs; padding is set where the model states none."""
+    from transformers import AutoTokenizer
+
+    tokenizer = _from(entry, AutoTokenizer)
+    if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        spare = [t for t in ("<|endoftext|>", "<|finetune_right_pad_id|>", "<pad>", "<unk>", "[UNK]") if t in tokenizer.get_vocab()]
+        spare = [t for t in spare if t != tokenizer.eos_token]
+        if not spare:
+            raise UserError(f"{entry.source}: padding equals the end of turn and no spare token is there; set pad_token in tokenizer_config.json")
+        tokenizer.pad_token = spare[0]
+    check_tokenizer(tokenizer, entry.source)
+    return tokenizer
+
+
+DEQUANTISED_ON_CPU = 2_000_000_000
+"""Parameters up to which a CPU keeps the NF4 weights de-quantised."""
+
+
+def load_base(entry: config.ModelEntry, device: Device, four_bit: bool = True) -> "PreTrainedModel":
+    """The base model, in NF4 with double quantisation unless `four_bit` is off.
+
+    On a CPU the NF4 weights of all but very large models are de-quantised once: the numbers are the same, the work per step is not.
+
+    Raises:
+        UserError: no such model, no network, broken files.
+    """
+    from transformers import AutoModelForCausalLM
+
+    options: dict = {"dtype": device.dtype, "attn_implementation": "sdpa"}
+    if four_bit:
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=device.dtype,
+            bnb_4bit_quant_storage=device.dtype if device.type == "cuda" else None,
+        )  # fmt: skip
+    if device.type == "cuda":
+        options["device_map"] = {"": 0}
+    model = _from(entry, AutoModelForCausalLM, **options)
+    if four_bit and device.type == "cpu":
+        import bitsandbytes
+
+        for module in model.modules():
+            if isinstance(module, bitsandbytes.nn.Linear4bit):
+                module.support_avx512bf16_for_cpu = False  # it would repack the weight in eval() and lose gradients after
+        if parameter_counts(model)[1] <= DEQUANTISED_ON_CPU:
+            _dequantise(model, device)
+    return model
+
+
+def _dequantise(model: "PreTrainedModel", device: Device) -> None:
+    """Replace each Linear4bit by the Linear that it stands for, in place."""
+    import bitsandbytes
+    import torch
+
+    for name, module in list(model.named_modules()):
+        if not isinstance(module, bitsandbytes.nn.Linear4bit):
+            continue
+        weight = bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state).to(device.dtype)
+        linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=module.bias is not None, device="meta")
+        linear.weight = torch.nn.Parameter(weight, requires_grad=False)
+        linear.bias = module.bias
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, linear)
+    for flag in ("is_quantized", "is_loaded_in_4bit", "quantization_method", "hf_quantizer"):
+        if hasattr(model, flag):
+            setattr(model, flag, None if flag in ("quantization_method", "hf_quantizer") else False)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+
+
+def _from(entry: config.ModelEntry, auto: type, **options):
+    """`auto.from_pretrained` with its many errors as one line."""
+    try:
+        return auto.from_pretrained(entry.source, revision=entry.revision, **options)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (28, 122):
+            raise
+        if Path(entry.source).is_dir():
+            raise UserError(f"{entry.source} is no model that can be loaded: {_first_line(error)}") from error
+        raise UserError(
+            f"cannot load {entry.source} from the hub: {_first_line(error)}; check the name and the network (a gated model needs `hf auth login`), "
+            "or take --model tiny, which needs neither"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0][:200]
+
+
+def attach_adapter(model: "PreTrainedModel", path: Path) -> "PeftModel":
+    """Put a trained adapter on its base.
+
+    Raises:
+        UserError: no adapter there, or one that does not fit this base (named).
+    """
+    from peft import PeftModel
+
+    if not (path / "adapter_config.json").is_file():
+        raise UserError(f"no adapter at {path}: make one with python fine_tune.py")
+    try:
+        tuned = PeftModel.from_pretrained(model, str(path))
+    except (RuntimeError, ValueError, KeyError, OSError, json.JSONDecodeError) as error:
+        base = _stated_base(path)
+        lines = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
+        detail = lines[0][:160] if lines else _first_line(error)
+        raise UserError(f"the adapter at {path} does not fit {model.name_or_path} (it was trained on {base}): {detail}") from error
+    return tuned.eval()
+
+
+def _stated_base(path: Path) -> str:
+    try:
+        return json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, KeyError, json.JSONDecodeError):
+        return "an unknown base"
+
+
+def parameter_counts(model: "torch.nn.Module") -> tuple[int, int]:
+    """(trainable, all) parameters; an NF4 weight counts its real entries, not its packed bytes."""
+    trainable = total = 0
+    for p in model.parameters():
+        state = getattr(p, "quant_state", None)
+        n = state.shape.numel() if state is not None else p.numel()
+        total += n
+        trainable += n if p.requires_grad else 0
+    return trainable, total
+
+
+def estimated_memory(model: "torch.nn.Module", tokens: int, checkpointing: bool) -> dict[str, float]:
+    """GiB before training starts: weights as stored, adapter with gradients and two Adam moments, activations for `tokens` a step.
+
+    Activations per token and layer, in units of hidden size: about 34 bytes-equivalents kept without activation checkpointing
+    (Korthikanti et al. 2022, without the attention matrix), 2 with it, plus one layer at full size.
+    """
+    gib = 2.0**30
+    stored = sum(p.numel() * p.element_size() for p in model.parameters())
+    trainable, _ = parameter_counts(model)
+    cfg = model.config
+    width = max((p.element_size() for p in model.parameters() if p.is_floating_point() and not p.requires_grad), default=4)
+    layer = 17 * width * cfg.hidden_size * tokens
+    kept = 2 * width / 2 * cfg.hidden_size * tokens * cfg.num_hidden_layers + layer if checkpointing else layer * cfg.num_hidden_layers
+    return {"weights": stored / gib, "gradients and optimizer": 12 * trainable / gib, "activations": kept / gib}

@@ -1,0 +1,228 @@
+"""How a model does on a set of items: likelihood of the true reply, its own answer, and the metrics that follow.
+
+base_model.py and evaluation.py share this one code path, so that base and tuned differ in their weights alone.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from persona import metrics
+from persona.card import Card
+from persona.chat import IGNORED, Sampling, encode
+from persona.errors import UserError
+from persona.intervals import difference, interval
+from persona.metrics import Metric
+from persona.rows import Message, Row, parse_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+STORIES_FOR_CLUSTERS = 10
+"""From this many held-out stories on, intervals resample stories; below, scenes of at least 400 words."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to answer: the conversation up to the reply, and the true reply where there is one."""
+
+    id: str
+    kind: str
+    """dialogue, curated or probe."""
+    messages: list[Message]
+    reference: str | None
+    story: str | None = None
+    scene: str | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one system did on one item. Likelihood fields are 0 where there is no true reply."""
+
+    answer: str
+    nll: float
+    """Negative log-likelihood of the true reply, nats, summed over its tokens and the end of turn."""
+    tokens: int
+    correct: int
+    """Tokens of the true reply that were the likeliest one."""
+    text_nll: float
+    """The same over every token of the conversation but the first (the reference system's way)."""
+    text_tokens: int
+
+
+def items_of(rows: Sequence[Row]) -> list[Item]:
+    """Items from data set rows: everything before the last assistant turn asks, that turn is the true reply."""
+    return [
+        Item(
+            row["id"],
+            "dialogue" if row["meta"]["strategy"] == "dialogue" else "curated",
+            row["messages"][:-1],
+            row["messages"][-1]["content"],
+            row["meta"].get("story"),
+            row["meta"].get("scene"),
+        )
+        for row in rows
+    ]
+
+
+def probes_of(card: Card) -> list[Item]:
+    """The card's probes, asked with its system prompt."""
+    path = card.folder / "probes.jsonl"
+    if not path.is_file():
+        return []
+    system = {"role": "system", "content": card.system_prompt}
+    with path.open(encoding="utf-8") as lines:
+        return [Item(raw["id"], "probe", [system, *raw["messages"]], None) for raw in _parse_probes(lines, path)]
+
+
+def _parse_probes(lines, path: Path) -> list[dict]:
+    import json
+
+    found = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                raw = json.loads(line)
+                found.append({"id": raw["id"], "messages": raw["messages"]})
+            except (json.JSONDecodeError, KeyError) as error:
+                raise UserError(f"{path}, line {number}: not a probe ({error})") from error
+    return found
+
+
+def score(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    items: Sequence[Item],
+    sampling: Sampling,
+    batch_size: int = 16,
+    label: str = "",
+) -> list[Record]:
+    """Likelihood of every true reply and an answer to every item, in order."""
+    from persona.chat import context_length
+    from persona.generation import answer_batch
+
+    likelihood = true_reply_likelihood(model, tokenizer, items, context_length(model, tokenizer), label=f"{label} likelihood")
+    answers = answer_batch(model, tokenizer, [i.messages for i in items], sampling, batch_size, label=f"{label} answers")
+    return [Record(answer, *numbers) for answer, numbers in zip(answers, likelihood, strict=True)]
+
+
+def true_reply_likelihood(model, tokenizer, items: Sequence[Item], max_length: int, label: str, batch_tokens: int = 2048) -> list[tuple]:
+    """(nll, tokens, correct, text_nll, text_tokens) of every item's true reply; zeros where it has none or does not fit."""
+    import torch
+    from tqdm import tqdm
+
+    encoded = [
+        encode(tokenizer, [*i.messages, {"role": "assistant", "content": i.reference}], max_length, last_only=True) if i.reference else None
+        for i in items
+    ]
+    order = sorted((k for k, e in enumerate(encoded) if e), key=lambda k: len(encoded[k].input_ids))
+    found: list[tuple] = [(0.0, 0, 0, 0.0, 0)] * len(items)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    with torch.inference_mode(), tqdm(total=len(order), desc=label) as bar:
+        first = 0
+        while first < len(order):
+            chosen = [order[first]]
+            while first + len(chosen) < len(order) and (len(chosen) + 1) * len(encoded[order[first + len(chosen)]].input_ids) <= batch_tokens:
+                chosen.append(order[first + len(chosen)])
+            first += len(chosen)
+            longest = max(len(encoded[k].input_ids) for k in chosen)
+            ids = torch.full((len(chosen), longest), pad)
+            labels = torch.full((len(chosen), longest), IGNORED)
+            mask = torch.zeros_like(ids)
+            for row, k in enumerate(chosen):
+                n = len(encoded[k].input_ids)
+                ids[row, :n], labels[row, :n], mask[row, :n] = torch.tensor(encoded[k].input_ids), torch.tensor(encoded[k].labels), 1
+            ids, labels, mask = ids.to(model.device), labels[:, 1:].to(model.device), mask.to(model.device)
+            logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()  # (rows, longest - 1, vocabulary)
+            nll = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+            hit = logits.argmax(-1) == ids[:, 1:]
+            reply, real = labels != IGNORED, mask[:, 1:] == 1
+            sums = [(nll * reply).sum(1), reply.sum(1), (hit & reply).sum(1), (nll * real).sum(1), real.sum(1)]
+            for row, k in enumerate(chosen):
+                a, b, c, d, e = (s[row].item() for s in sums)
+                found[k] = (a, int(b), int(c), d, int(e))
+            bar.update(len(chosen))
+    return found
+
+
+def clusters_of(items: Sequence[Item]) -> tuple[list[str], str]:
+    """The cluster of every item for the bootstrap, and what a cluster is: story, scene, or item where there are no stories."""
+    stories = {i.story for i in items if i.story}
+    if len(stories) >= STORIES_FOR_CLUSTERS:
+        return [i.story or i.id for i in items], "story"
+    if stories:
+        return [i.scene or i.story or i.id for i in items], "scene"
+    return [i.id for i in items], "item"
+
+
+def metrics_of(items: Sequence[Item], records: Sequence[Record], card: Card, canon_rate: float) -> dict[str, Metric]:
+    """Every metric of one system. Likelihoods count the items whose true reply fits the context."""
+    nll = [r.nll for r in records]
+    tokens = [float(r.tokens) for r in records]
+    size = [float(len((i.reference or "").encode())) if r.tokens else 0.0 for i, r in zip(items, records, strict=True)]
+    pairs = [(r.answer, i.reference) for i, r in zip(items, records, strict=True) if i.reference]
+    ones = [1.0] * len(pairs)
+    terms = [float(metrics.term_count(r.answer, card.lexicon)) for r in records]
+    n_words = [float(len(metrics.words(r.answer))) for r in records]
+    found = {"term_rate": Metric("target", terms, n_words, target=canon_rate)}
+    if pairs:
+        found = {
+            "conditional_perplexity": Metric("lower", nll, tokens, _exp),
+            "bits_per_byte": Metric("lower", [x / math.log(2) for x in nll], size),
+            "token_accuracy": Metric("higher", [float(r.correct) for r in records], tokens),
+            "evaluation_loss": Metric("lower", nll, tokens),
+            "jaccard": Metric("higher", [metrics.jaccard(a, b) for a, b in pairs], ones),
+            "rouge_l": Metric("higher", metrics.rouge_l(*map(list, zip(*pairs, strict=True))), ones),
+            "victorian_term_frequency": found["term_rate"],
+            "term_frequency_distance": Metric("lower", terms, n_words, lambda rate: abs(rate - canon_rate)),
+        }
+    return found
+
+
+def reference_metrics(items: Sequence[Item], records: Sequence[Record], card: Card) -> dict[str, Metric]:
+    """The reference system's own definitions: mean of per-row perplexities over the whole text, Jaccard split at spaces, term rate."""
+    ones = [1.0] * len(items)
+    rows = list(zip(items, records, strict=True))
+    return {
+        "reference_perplexity": Metric("lower", [math.exp(r.text_nll / max(1, r.text_tokens)) for r in records], ones),
+        "reference_jaccard": Metric("higher", [metrics.reference_jaccard(r.answer, i.reference) for i, r in rows], ones),
+        "rouge_l": Metric("higher", metrics.rouge_l([r.answer for r in records], [i.reference for i in items]), ones),
+        "victorian_term_frequency": Metric("higher", [float(metrics.term_count(r.answer, card.lexicon)) for r in records], [float(len(metrics.words(r.answer))) for r in records]),
+    }  # fmt: skip
+
+
+def _exp(x):
+    import numpy as np
+
+    return np.exp(x)
+
+
+def compare(systems: dict[str, dict[str, Metric]], clusters: list[str], base: str = "base") -> dict:
+    """The report's "metrics": values with 95% intervals for each system, and paired differences to `base`."""
+    report = {}
+    for name, of_base in systems[base].items():
+        values, differences = {}, {}
+        for system, found in systems.items():
+            metric = found[name]
+            n = sum(d > 0 for d in metric.denominators)
+            values[system] = {"value": metric.value, "ci95": interval(metric, clusters), "n": n}
+            if system != base:
+                differences[f"{system}-{base}"] = difference(metric, of_base, clusters)
+        report[name] = {"better": of_base.better, "target": of_base.target, "values": values, "differences": differences}
+    return report
+
+
+def table(report: dict) -> str:
+    """The report's metrics as lines of text: value of each system, difference with its interval."""
+    systems = list(report["systems"])
+    head = f"{'metric':<28}" + "".join(f"{s:>12}" for s in systems) + f"{'difference':>14}{'95% interval':>24}"
+    lines = [head, "-" * len(head)]
+    for name, metric in report["metrics"].items():
+        line = f"{name:<28}" + "".join(f"{metric['values'][s]['value']:>12.4g}" for s in systems)
+        for d in metric["differences"].values():
+            ci = "none" if d["ci95"] is None else f"[{d['ci95'][0]:+.4g}, {d['ci95'][1]:+.4g}]"
+            line += f"{d['value']:>+14.4g}{ci:>24}"
+        lines.append(line)
+    return "\n".join(lines)

@@ -1,0 +1,418 @@
+"""Draw a run's reports: figures for the README, and one self-contained page with tables and answers.
+
+Reads   result/<run>/evaluation_report.json; training_loss.json and predictions.jsonl where they are there
+Writes  result/<run>/figures/*.png, result/<run>/report.html
+
+    python visual.py
+    python visual.py --run sherlock-qwen2.5-7b --answers 200
+    python visual.py --model tiny --force
+"""
+
+import base64
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import config
+from persona import figures, runlog
+from persona.errors import UserError
+
+FIGURES = ("dashboard", "loss", "perplexity", "similarity", "term_frequency", "improvement")
+"""Every figure that this stage may write, in the order of the page."""
+FAMILIES = {
+    "perplexity": ("conditional_perplexity",),
+    "similarity": ("jaccard", "rouge_l"),
+    "term_frequency": ("victorian_term_frequency",),
+}
+"""Bar figures and the metrics that each shows, with their variants on other items (`jaccard/probes`)."""
+DASHBOARD_METRICS = 8
+
+
+@dataclass(frozen=True)
+class Args(config.RunArgs):
+    answers: int = 60
+    """Answers shown side by side in the page, spread over kinds; 0 for none."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that the data allow: what stands on it, how tall it is, and what draws it."""
+
+    title: str
+    caption: str
+    height: float
+    """Inches; the dashboard's panels have their own in `panel_height`."""
+    panel_height: float
+    draw: Callable[..., None]
+    """Called with a matplotlib figure (or a panel of one) and `compact`, which says that space is scarce."""
+
+
+# --- reading --------------------------------------------------------------------------------------------
+
+
+def read_report(path: Path, remedy: str) -> dict:
+    """The evaluation report, checked as far as drawing relies on it."""
+    report = runlog.read_json(path, "the evaluation report", remedy)
+    metrics = report.get("metrics") if isinstance(report, dict) else None
+    if not isinstance(metrics, dict):
+        raise UserError(f"{path}: no metrics, so not an evaluation report; make it again with: {remedy}")
+    for name, metric in metrics.items():
+        values = metric.get("values") if isinstance(metric, dict) else None
+        if not isinstance(values, dict) or not all(isinstance(each, dict | None) for each in values.values()):
+            raise UserError(f"{path}: metric {name} has no values by system; make it again with: {remedy}")
+    return report
+
+
+def read_loss(path: Path, remedy: str) -> dict | None:
+    """The loss curve; None where it was not extracted."""
+    loss = runlog.read_json(path, "the loss curve", remedy) if path.is_file() else None
+    if loss is not None and {"train", "evaluation", "phases", "epochs", "milestones"} - set(loss):
+        raise UserError(f"{path}: not a loss curve; make it again with: {remedy} --force")
+    return loss
+
+
+def read_predictions(path: Path, remedy: str) -> list[dict]:
+    """The answers of all systems, item by item; none where the file is missing."""
+    rows = []
+    for i, line in enumerate(path.open(encoding="utf-8") if path.is_file() else (), start=1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {i}: not JSON ({error}); make it again with: {remedy}") from error
+        if row is not None and not (isinstance(row, dict) and isinstance(row.get("answers"), dict)):
+            raise UserError(f"{path}, line {i}: no answers; make it again with: {remedy}")
+        rows += [row] if row else []
+    return rows
+
+
+# --- what each figure says ------------------------------------------------------------------------------
+
+
+def loss_title(loss: dict) -> str:
+    """`Training loss fell from 1.55 to 0.197 in 3 epochs; evaluation loss 0.246 at the end`."""
+    values = [point["loss"] for point in loss["train"] if figures.finite(point["loss"])]
+    checks = [point["loss"] for point in loss["evaluation"] if figures.finite(point["loss"])]
+    parts = []
+    if values:
+        first, last = figures.number_text(values[0]), figures.number_text(values[-1])
+        verb = "fell" if values[-1] < values[0] else "rose"
+        change = f"stayed at {last}" if first == last else f"{verb} from {first} to {last}"
+        parts.append(f"Training loss {change} in {loss['epochs']:.3g} epochs")
+    if checks:
+        parts.append(
+            f"{'evaluation' if parts else 'Evaluation'} loss {figures.number_text(checks[-1])} at the end"
+        )
+    return "; ".join(parts)
+
+
+def metric_title(report: dict, names: list[str]) -> str:
+    """What the metrics of a figure say, two at most, in words that take no side."""
+    parts = []
+    for name in [name for name in names if "/" not in name][:2] or names[:1]:
+        metric, label = report["metrics"][name], figures.label_of(name)
+        values = {system: entry["value"] for system, entry in figures.measured(metric).items()}
+        shown = {
+            system: f"{system}{figures.HARD}{figures.number_text(values[system], name)}" for system in values
+        }
+        if {"base", "tuned"} <= set(values):
+            ci = figures.interval((metric.get("differences") or {}).get("tuned-base"))
+            doubt = " (no clear difference)" if ci and ci[0] <= 0 <= ci[1] else ""
+            parts.append(f"{label}: {shown['base']}, {shown['tuned']}{doubt}")
+        else:
+            ends = {shown[min(values, key=values.get)]: 0, shown[max(values, key=values.get)]: 0}
+            parts.append(f"{label}: {' to '.join(ends)}")
+    return "; ".join(parts)
+
+
+def change_title(pair: tuple[str, str], rows: list[figures.Change]) -> str:
+    """`Tuned against base: 5 of 7 metrics better, 1 worse, 1 unclear`."""
+    count = {verdict: sum(row.verdict == verdict for row in rows) for verdict in figures.VERDICTS}
+    head = f"{pair[0][:1].upper()}{pair[0][1:]} against {pair[1]}: {count['better']} of {len(rows)} metrics better"
+    return head + "".join(
+        f", {count[verdict]} {verdict}" for verdict in ("worse", "unclear") if count[verdict]
+    )
+
+
+def loss_pictures(loss: dict, run: str) -> dict[str, Picture]:
+    """The loss curve, and the learning rate for the dashboard; none where nothing was logged as a number."""
+    if not any(figures.finite(point["loss"]) for point in [*loss["train"], *loss["evaluation"]]):
+        return {}
+    caption = f"{run} · {loss.get('total_steps')} steps, {len(loss['train'])} logged points"
+    caption += " · phases end at 1/6, 1/2 and the end of the run"
+    pictures = {"loss": Picture(loss_title(loss), caption, 4.8, 2.9, partial(figures.draw_loss, loss=loss))}
+    rates = [point["learning_rate"] for point in loss["train"] if figures.finite(point.get("learning_rate"))]
+    if rates:
+        title = f"Learning rate: {max(rates):.2g} at its highest, {rates[-1]:.2g} at the end"
+        pictures["learning_rate"] = Picture(title, "", 0.0, 2.9, partial(figures.draw_rate, loss=loss))
+    return pictures
+
+
+def bar_picture(report: dict, names: list[str], run: str) -> Picture:
+    """Bars of a family of metrics; the dashboard has no room for the variants on other items."""
+    metrics, short = report["metrics"], [name for name in names if "/" not in name] or names
+    entries = [entry for name in names for entry in figures.measured(metrics[name]).values()]
+    caption = f"{run} · {figures.count_text([entry.get('n') for entry in entries], report)}"
+    caption += f" · {figures.interval_text([figures.interval(entry) for entry in entries])}"
+    if any(figures.finite(metrics[name].get("target")) for name in names):
+        caption += " · dashed line: the canon's own rate"
+
+    def draw(panel: Any, compact: bool) -> None:
+        figures.draw_bars(panel, report, short if compact else names, compact)
+
+    tall, low = (len(figures.bar_rows(report, each)) for each in (names, short))
+    return Picture(metric_title(report, names), caption, 1.55 + 0.34 * max(tall, 3), 1.2 + 0.3 * low, draw)
+
+
+def change_picture(report: dict, rows: list[figures.Change], run: str) -> Picture:
+    """Relative changes between two systems; the dashboard shows the first few metrics."""
+    pair, some = figures.compared_pair(report), rows[:DASHBOARD_METRICS]
+    caption = f"{run} · {figures.count_text([row.n for row in rows], report)} · "
+    caption += f"{figures.interval_text([row.ci95 for row in rows])} · ◀ ▶ and shading: the better direction"
+
+    def draw(panel: Any, compact: bool) -> None:
+        figures.draw_changes(panel, some if compact else rows, pair[1], compact)
+
+    return Picture(change_title(pair, rows), caption, 1.9 + 0.42 * len(rows), 1.2 + 0.32 * len(some), draw)
+
+
+def plan(report: dict, loss: dict | None) -> tuple[dict[str, Picture], dict[str, str]]:
+    """The pictures that the data allow, in the order of the dashboard's panels, and why others are skipped."""
+    run, skipped = str(report.get("run", "run")), {}
+    pictures = loss_pictures(loss, run) if loss else {}
+    if not pictures:
+        skipped["loss"] = (
+            "training_loss.json holds no loss" if loss else "no training_loss.json (extract_loss.py)"
+        )
+    for figure, plain in FAMILIES.items():
+        if names := figures.family(report, *plain):
+            pictures[figure] = bar_picture(report, names, run)
+        else:
+            skipped[figure] = f"the report holds no {' or '.join(plain)}"
+    if rows := figures.changes(report):
+        pictures["improvement"] = change_picture(report, rows, run)
+    else:
+        skipped["improvement"] = "no metric with two systems to compare"
+    return pictures, skipped
+
+
+def dashboard(report: dict, pictures: dict[str, Picture]) -> Picture:
+    """All panels on one picture, three in a row."""
+    panels = list(pictures.values())
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
+    lines = [panels[i : i + columns] for i in range(0, len(panels), columns)]
+    heights = [max(panel.panel_height for panel in line) for line in lines]
+
+    def draw(figure: Any, compact: bool) -> None:
+        grid = figure.subfigures(len(lines), columns, height_ratios=heights, squeeze=False)
+        for line, cells in zip(lines, grid, strict=True):
+            for panel, cell in zip(line, cells, strict=False):
+                panel.draw(cell, compact=True)
+                figures.head(cell, panel.title, figures.DASHBOARD_WIDTH / columns, points=8.5)
+
+    run, systems = report.get("run", "run"), list(report.get("systems") or {})
+    caption = next((p.caption for name, p in pictures.items() if name in FAMILIES), str(run))
+    if "improvement" in pictures:
+        caption += f" · change: ● better, ◆ worse, □ unclear, at most {DASHBOARD_METRICS} metrics"
+    named = ", ".join(systems) if len(systems) < 4 else f"{len(systems)} systems"
+    return Picture(f"{run}: {named}", caption, 0.8 + sum(heights), 0.0, draw)
+
+
+# --- the page -------------------------------------------------------------------------------------------
+
+CSS = """
+:root { color-scheme: light dark; --line: #8886; --soft: #8881; }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 70rem; margin: 0 auto; padding: 1rem; }
+h1, h2, h3, h4 { line-height: 1.2; overflow-wrap: anywhere; }
+figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; background: #fff; border-radius: .4rem; }
+figcaption { font-size: .9rem; opacity: .85; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
+th, td { border-bottom: 1px solid var(--line); padding: .35rem .7rem; text-align: left; vertical-align: top; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+article { border-top: 2px solid var(--line); padding: .5rem 0 1rem; }
+.answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(16rem, 100%), 1fr)); gap: .75rem; }
+.answers section { background: var(--soft); border: 1px solid var(--line); border-radius: .4rem; padding: .6rem .8rem; }
+.answers h4 { margin: 0 0 .4rem; } .text { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
+"""
+
+
+def table(heads: list[str], rows: list[list[Any]], caption: str) -> str:
+    """An HTML table that scrolls by itself on a narrow screen; all cells are escaped, the first one heads its row."""
+
+    def cell(value: Any) -> str:
+        text = (
+            figures.number_text(value) if isinstance(value, float) else "–" if value is None else str(value)
+        )
+        number = (
+            isinstance(value, int | float)
+            or text[:1].isdigit()
+            or text[:2] in {f"{s}{d}" for s in "+-" for d in range(10)}
+        )
+        return f'<td class="number">{escape(text)}</td>' if number else f"<td>{escape(text)}</td>"
+
+    head = "".join(f'<th scope="col">{escape(each)}</th>' for each in heads)
+    body = "".join(
+        f'<tr><th scope="row">{escape(str(first))}</th>{"".join(map(cell, rest))}</tr>\n'
+        for first, *rest in rows
+    )
+    label = escape(caption, quote=True)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table>\n<caption>{label}</caption>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n"
+    )
+
+
+def metrics_table(report: dict) -> str:
+    """Every metric of every system with its interval, and the differences."""
+    metrics = report["metrics"]
+    systems = list(dict.fromkeys(system for metric in metrics.values() for system in metric["values"]))
+    pairs = list(
+        dict.fromkeys(pair for metric in metrics.values() for pair in metric.get("differences") or {})
+    )
+
+    def shown(entry: dict | None, name: str, sign: bool = False) -> str:
+        value = (entry or {}).get("value")
+        if not figures.finite(value):
+            return "–"
+        text, ci = figures.number_text(value, name), figures.interval(entry)
+        text = f"+{text}" if sign and value > 0 else text
+        return text + (f" [{', '.join(figures.number_text(bound, name) for bound in ci)}]" if ci else "")
+
+    rows = []
+    for name, metric in metrics.items():
+        differences = metric.get("differences") or {}
+        counts = [entry.get("n") for entry in figures.measured(metric).values()]
+        rows.append(
+            [figures.label_of(name), figures.better_text(metric, name) or "–"]
+            + [shown(metric["values"].get(system), name) for system in systems]
+            + [shown(differences.get(pair), name, sign=True) for pair in pairs]
+            + [figures.count_text(counts, report).removeprefix("n = ")]
+        )
+    heads = ["Metric", "Better", *systems, *(f"difference {pair}" for pair in pairs), "n"]
+    return table(heads, rows, "Metrics, with 95% bootstrap intervals in brackets where the report gives them")
+
+
+def nested(value: Any, name: str) -> str:
+    """Controls and leakage as they stand in the report, level by level."""
+    if isinstance(value, dict) and any(isinstance(each, dict | list) for each in value.values()):
+        return "".join(
+            f"<h3>{escape(str(key))}</h3>\n{nested(each, str(key))}" for key, each in value.items()
+        )
+    if isinstance(value, dict):
+        return table(["Name", "Value"], [[key, each] for key, each in value.items()], name)
+    return f'<p class="text">{escape(json.dumps(value, ensure_ascii=False))}</p>\n'
+
+
+def answers_section(rows: list[dict], systems: list[str], limit: int) -> str:
+    """Items with the answers of all systems beside one another, taken from each kind in turn up to `limit`."""
+    by_kind: dict[str, list[dict]] = {}
+    for row in rows:
+        by_kind.setdefault(str(row.get("kind", "other")), []).append(row)
+    turns = sorted((i, kind) for kind, items in by_kind.items() for i in range(len(items)))[:limit]
+    html = f"<h2>Answers side by side</h2>\n<p>{len(turns)} of {len(rows)} items.</p>\n"
+    for kind in dict.fromkeys(kind for _, kind in turns):
+        for i in range(sum(each == kind for _, each in turns)):
+            row = by_kind[kind][i]
+            title = " · ".join(str(part) for part in (kind, row.get("id"), row.get("story")) if part)
+            question = escape(str(row.get("prompt") or "–"))
+            answers = {
+                system: row["answers"].get(system) for system in dict.fromkeys([*systems, *row["answers"]])
+            }
+            texts = {"reference": row.get("reference"), **answers}
+            html += f"<article><h3>{escape(title)}</h3>\n"
+            html += f'<p class="text"><strong>Question:</strong> {question}</p>\n<div class="answers">\n'
+            for system, text in texts.items():
+                if text is not None:
+                    body = escape(str(text)) if str(text).strip() else "<em>(empty)</em>"
+                    html += f'<section><h4>{escape(system)}</h4><p class="text">{body}</p></section>\n'
+            html += "</div></article>\n"
+    return html
+
+
+def page(
+    report: dict, loss: dict | None, rows: list[dict], drawn: list[tuple[Path, Picture]], limit: int
+) -> str:
+    """The whole HTML page, with nothing outside it."""
+    run, systems = escape(str(report.get("run", "run"))), report.get("systems") or {}
+    facts = {name: report.get(name) for name in ("protocol", "n", "seeds", "items_sha256")}
+    facts = {
+        name: v if isinstance(v, str | int | None) else json.dumps(v, ensure_ascii=False)
+        for name, v in facts.items()
+    }
+    body = f"<h1>{run}</h1>\n<h2>Evaluation</h2>\n" + table(
+        ["Fact", "Value"], [[*each] for each in facts.items()], "Protocol"
+    )
+    keys = list(dict.fromkeys(key for system in systems.values() for key in system or {}))
+    body += table(
+        ["System", *keys],
+        [[name, *((entry or {}).get(key) for key in keys)] for name, entry in systems.items()],
+        "Systems",
+    )
+    body += "<h2>Metrics</h2>\n" + metrics_table(report) + "<h2>Figures</h2>\n"
+    for path, picture in drawn:
+        image = base64.b64encode(path.read_bytes()).decode()
+        alt = escape(f"{picture.title}. {picture.caption}", quote=True)
+        body += f'<figure><img src="data:image/png;base64,{image}" alt="{alt}">'
+        body += f"<figcaption>{escape(picture.title)}</figcaption></figure>\n"
+    if loss:
+        body += "<h2>Training</h2>\n"
+        for name in ("milestones", "phases"):
+            keys = list(loss[name][0]) if loss[name] else []
+            if keys:
+                body += table(keys, [[row.get(key) for key in keys] for row in loss[name]], name.capitalize())
+    for name in ("controls", "leakage"):
+        if report.get(name):
+            body += f"<h2>{name.capitalize()}</h2>\n" + nested(report[name], name.capitalize())
+    body += answers_section(rows, list(systems), limit) if rows and limit else ""
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{run}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
+        f"<style>{CSS}</style></head>\n<body><main>\n{body}</main></body></html>\n"
+    )
+
+
+def main(args: Args) -> None:
+    folder = runlog.run_folder(args)
+    given = [
+        (f.name, getattr(args, f.name)) for f in fields(config.RunArgs) if getattr(args, f.name) != f.default
+    ]
+    flags = shlex.join(word for name, value in given if name != "force" for word in (f"--{name}", str(value)))
+    inputs = [folder / name for name in ("evaluation_report.json", "training_loss.json", "predictions.jsonl")]
+    report = read_report(inputs[0], f"python evaluation.py {flags}".strip())
+    loss = read_loss(inputs[1], f"python extract_loss.py {flags}".strip())
+    rows = read_predictions(inputs[2], f"python evaluation.py {flags}".strip())
+    pictures, skipped = plan(report, loss)
+    if not rows:
+        skipped["answers side by side"] = "no predictions.jsonl (evaluation.py)"
+
+    wanted = [name for name in FIGURES if name in pictures or (name == "dashboard" and pictures)]
+    paths, html = {name: folder / "figures" / f"{name}.png" for name in wanted}, folder / "report.html"
+    newest = max(path.stat().st_mtime_ns for path in inputs if path.is_file())
+    outputs = [*paths.values(), html]
+    if not args.force and all(path.is_file() and path.stat().st_mtime_ns > newest for path in outputs):
+        print(f"{html} and {len(paths)} figures are up to date (--force draws them again)")
+        return
+
+    drawn = []
+    for name, path in paths.items():
+        picture = dashboard(report, pictures) if name == "dashboard" else pictures[name]
+        size = (figures.DASHBOARD_WIDTH if name == "dashboard" else figures.WIDTH, picture.height)
+        draw = partial(picture.draw, compact=False)
+        figures.save(figures.compose(size, picture.title, picture.caption, draw), path)
+        drawn.append((path, picture))
+        print(f"wrote {path}")
+    for name in set(FIGURES) - set(wanted):  # an older picture would stand beside those of another report
+        (folder / "figures" / f"{name}.png").unlink(missing_ok=True)
+    runlog.write_text(html, page(report, loss, rows, drawn, args.answers))
+    print(f"wrote {html}")
+    for name, reason in skipped.items():
+        print(f"skipped {name}: {reason}")
+
+
+if __name__ == "__main__":
+    config.run_script(main, Args)

@@ -40,7 +40,7 @@ def main(args: Args) -> None:
     card = cards.load_card(args.persona)
     entry = runlog.resolve_model(args)
     folder = config.RESULT / config.run_name(args, entry)
-    data = config.DATASETS / f"{args.persona}-{config.corpus_name(args.corpus, entry)}"
+    data = config.dataset_folder(args.persona, args.corpus or entry.corpus)
     train, rows = read_rows(data / "train.jsonl"), read_rows(data / "test.jsonl")
     items = [i for i in scoring.items_of(rows) if i.kind == "dialogue"] or scoring.items_of(rows)
     items, probes = items[: args.limit or None], scoring.probes_of(card)

@@ -86,25 +86,31 @@ def resolve_model(name: str | None, cuda: bool) -> ModelEntry:
     raise UserError(f"unknown model {name!r}: give one of {', '.join(MODELS)}, a folder, or a hub id such as Qwen/Qwen2.5-7B-Instruct")
 
 
-def corpus_name(corpus: str | None, entry: ModelEntry) -> str:
+def corpus_name(corpus: str) -> str:
     """The corpus' short name, as it stands in folder names: embedded, canon, or the folder's own name."""
-    if corpus is None:
-        return entry.corpus
     return corpus if corpus in ("embedded", "canon") else Path(corpus).resolve().name
+
+
+def dataset_folder(persona: str, corpus: str) -> Path:
+    """Where the data set of a persona from a corpus lies."""
+    return DATASETS / f"{persona}-{corpus_name(corpus)}"
 
 
 def run_name(args: RunArgs, entry: ModelEntry) -> str:
     """`sherlock-tiny` for a model with its own corpus, `sherlock-tiny-canon` otherwise."""
     if args.run:
         return args.run
-    corpus = corpus_name(args.corpus, entry)
+    corpus = corpus_name(args.corpus or entry.corpus)
     return f"{args.persona}-{entry.name}" + ("" if corpus == entry.corpus else f"-{corpus}")
 
 
 def run_script(main: Callable[[Any], None], args_type: type) -> None:
     """Parse the command line and run `main`; a UserError becomes one line on stderr and exit code 2."""
+    import warnings
+
     import tyro
 
+    warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' own renamings
     args = tyro.cli(args_type, description=sys.modules["__main__"].__doc__)
     try:
         main(args)

@@ -134,7 +134,7 @@ def main(args: Args) -> None:
     adapter = folder / "adapter" / "adapter_model.safetensors"
     if not adapter.is_file():
         raise UserError(f"no adapter at {adapter.parent}: make one with python fine_tune.py")
-    data = config.DATASETS / f"{args.persona}-{config.corpus_name(args.corpus, entry)}"
+    data = config.dataset_folder(args.persona, args.corpus or entry.corpus)
     rows, train = chosen_rows(args, data)
     suffix = "_reference" if args.protocol == "reference" else ""
     outputs = [folder / f"evaluation_report{suffix}.json", folder / f"predictions{suffix}.jsonl"]

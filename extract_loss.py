@@ -1,6 +1,6 @@
-"""Draw the loss curve out of a run's trainer state: every logged point, milestones, and the three phases of training.
+"""Take the loss curve out of a run's trainer state: every logged point, milestones, phases of training.
 
-Reads   result/<run>/trainer_state.json, or the newest result/<run>/checkpoints/checkpoint-*/trainer_state.json
+Reads   result/<run>/trainer_state.json, else result/<run>/checkpoints/checkpoint-<highest>/trainer_state.json
 Writes  result/<run>/training_loss.json
 
     python extract_loss.py
@@ -9,6 +9,7 @@ Writes  result/<run>/training_loss.json
 """
 
 import math
+import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def training_points(history: list[dict]) -> list[dict]:
 
 
 def evaluation_points(history: list[dict]) -> list[dict]:
-    """Evaluation entries likewise, with whatever else the trainer measured under its own name without `eval_`."""
+    """Evaluation entries likewise, with what else the trainer measured under its name without `eval_`."""
     points = {}
     for entry in history:
         if "eval_loss" not in entry:
@@ -94,7 +95,7 @@ def point_at(points: list[dict], epoch: float) -> dict | None:
 
 
 def phases(points: list[dict], borders: list[float]) -> list[dict]:
-    """The phases, each from the loss where the one before ended; points whose loss is not a number do not count."""
+    """The phases, each from the loss where the one before ended; losses that are no numbers do not count."""
     finite = [point for point in points if point["loss"] is not None]
     starts = [0.0, *borders[:-1]]
     losses = [point["loss"] if (point := point_at(finite, epoch)) else None for epoch in (0.0, *borders)]
@@ -105,7 +106,7 @@ def phases(points: list[dict], borders: list[float]) -> list[dict]:
 
 
 def milestones(points: list[dict], epochs: float) -> list[dict]:
-    """Loss and accuracy at the reference's epochs, as far as the run went (a run of 2.9997 epochs reached the third)."""
+    """Loss and accuracy at the reference's epochs as far as the run went (2.9997 epochs are three)."""
     reached = [epoch for epoch in MILESTONES if epoch <= epochs * 1.001] if points else []
     return [
         {
@@ -166,12 +167,10 @@ def main(args: Args) -> None:
     from persona import runlog
 
     folder = runlog.run_folder(args)
-    given = (
-        (f.name, getattr(args, f.name)) for f in fields(config.RunArgs) if getattr(args, f.name) != f.default
-    )
-    remedy = " ".join(
-        ["python fine_tune.py", *(f"--{name} {value}" for name, value in given if name != "force")]
-    )
+    shared = [field for field in fields(config.RunArgs) if field.name != "force"]
+    given = [field.name for field in shared if getattr(args, field.name) != field.default]
+    flags = [word for name in given for word in (f"--{name}", str(getattr(args, name)))]
+    remedy = shlex.join(["python", "fine_tune.py", *flags])
     source, output = find_state(folder, remedy), folder / "training_loss.json"
     source_sha256 = runlog.sha256_of(source.read_bytes())
 
@@ -191,19 +190,16 @@ def main(args: Args) -> None:
     report |= {"source": str(source.relative_to(folder)), "source_sha256": source_sha256}
     runlog.write_json(output, report)
 
-    broken = [
-        point["step"] for name in ("train", "evaluation") for point in report[name] if point["loss"] is None
-    ]
+    points = report["train"] + report["evaluation"]
+    broken = [str(point["step"]) for point in points if point["loss"] is None]
     if broken:
-        more = ", ..." if len(broken) > 5 else ""
-        print(
-            f"warning: the loss is not a number at {len(broken)} points (steps {str(broken[:5])[1:-1]}{more}); kept as null"
-        )
+        steps = ", ".join(broken[:5]) + (", ..." if len(broken) > 5 else "")
+        print(f"warning: {len(broken)} losses are not a number, kept as null (steps {steps})")
     if not report["train"]:
         print(f"warning: {source} holds no training loss: the run was shorter than its logging interval")
     if report["total_steps"] < (state.get("max_steps") or 0):
         print(
-            f"note: the run is at step {report['total_steps']} of {state['max_steps']}; phases are shares of what it ran"
+            f"note: step {report['total_steps']} of {state['max_steps']}; phases are shares of what was run"
         )
     print_table(report)
     print(

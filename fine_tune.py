@@ -69,7 +69,7 @@ def training_rows(args: Args, entry: config.ModelEntry, tokenizer, max_length: i
     from persona import chat, dataset, rows, runlog
 
     corpus = args.corpus or entry.corpus
-    folder = config.DATASETS / f"{args.persona}-{config.corpus_name(args.corpus, entry)}"
+    folder = config.dataset_folder(args.persona, args.corpus or entry.corpus)
     if not (folder / "manifest.json").is_file():
         print(f"no data set at {folder}: building it")
         dataset.ensure(cards.load_card(args.persona), corpus, folder)
@@ -119,8 +119,7 @@ def trainer_settings(args: Args, folder: Path, device, lr: float, epochs: float,
         weight_decay=args.weight_decay,
         optim="paged_adamw_32bit",
         max_grad_norm=1.0,
-        padding_free=True,
-        max_length=None,  # rows were fitted by persona.chat.encode
+        max_length=None,  # rows were fitted by persona.chat.encode; persona.attention.collate makes padding-free batches of them
         dataset_kwargs={"skip_prepare_dataset": True},
         gradient_checkpointing=checkpointing,
         bf16=False,  # the base computes in its own dtype; adapters stay in float32
@@ -179,8 +178,6 @@ def checkpoint_to_resume(args: Args, folder: Path, inputs: dict) -> Path | None:
     stamp = kept / "inputs.json"
     if args.force and kept.exists():
         shutil.rmtree(kept)
-    if os.environ.get("RESUME_CHECKPOINT") and not args.force:
-        return checkpoints.require_good(Path(os.environ["RESUME_CHECKPOINT"]))
     if stamp.is_file():
         before = runlog.read_json(stamp, "the settings of the unfinished run", "python fine_tune.py --force")
         changed = sorted(k for k in {*before, *inputs} if before.get(k) != inputs.get(k))
@@ -188,7 +185,8 @@ def checkpoint_to_resume(args: Args, folder: Path, inputs: dict) -> Path | None:
             listed = ", ".join(f"{k} ({before.get(k)} -> {inputs.get(k)})" for k in changed)
             raise UserError(f"{kept} holds an unfinished run with other settings: {listed}; take the old settings, another --run, or --force to begin again")
     runlog.write_json(stamp, inputs)
-    return checkpoints.last_good(kept)
+    named = os.environ.get("RESUME_CHECKPOINT")
+    return checkpoints.require_good(Path(named)) if named and not args.force else checkpoints.last_good(kept)
 
 
 def save_adapter(model, tokenizer, folder: Path, entry: config.ModelEntry) -> None:
@@ -265,7 +263,7 @@ def main(args: Args) -> None:
 
     final = trainer.evaluate(validation) if len(validation) > len(subset) else {"eval_loss": trainer.state.best_metric}
     facts = {
-        "data set": f"{args.persona}-{config.corpus_name(args.corpus, entry)}, {len(train):,} rows, sha256 {data_sha256[:16]}", "method": f"QLoRA r {args.lora_r}, alpha {args.lora_alpha}, dropout {args.lora_dropout}" + ("" if args.four_bit else ", base not quantised"),
+        "data set": f"{args.persona}-{config.corpus_name(args.corpus or entry.corpus)}, {len(train):,} rows, sha256 {data_sha256[:16]}", "method": f"QLoRA r {args.lora_r}, alpha {args.lora_alpha}, dropout {args.lora_dropout}" + ("" if args.four_bit else ", base not quantised"),
         "trainable parameters": f"{trainable:,}", "learning rate": lr, "epochs": round(trainer.state.epoch or 0, 2), "steps": trainer.state.global_step,
         "best validation loss (subset)": trainer.state.best_metric, "validation loss (all rows)": final["eval_loss"], "seed": args.seed,
     }  # fmt: skip
@@ -282,12 +280,15 @@ def make_trainer(args: Args, model, tokenizer, train, subset, settings):
     from peft import LoraConfig
     from trl import SFTTrainer
 
+    from persona.attention import collate
+
     lora = LoraConfig(
         r=args.lora_r, lora_alpha=args.lora_alpha, lora_dropout=args.lora_dropout, target_modules=list(config.LORA_TARGETS), task_type="CAUSAL_LM"
     )
     trainer = SFTTrainer(
-        model, settings, train_dataset=train, eval_dataset=subset, processing_class=tokenizer, peft_config=lora, callbacks=callbacks(args.patience)
-    )
+        model, settings, data_collator=collate, train_dataset=train, eval_dataset=subset, processing_class=tokenizer,
+        peft_config=lora, callbacks=callbacks(args.patience),
+    )  # fmt: skip
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             # SFTTrainer casts to bf16, in which small updates round to nothing and a resumed run differs from an unbroken one

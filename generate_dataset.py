@@ -27,13 +27,12 @@ class Args(config.RunArgs):
 
 def main(args: Args) -> None:
     from persona import card as cards
-    from persona import dataset
+    from persona import dataset, runlog
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     card = cards.load_card(args.persona)
-    # the data set does not depend on the model but for the default corpus: torch stays out unless it has to be asked
-    corpus = args.corpus or (config.resolve_model(args.model, cuda=False).corpus if args.model else "embedded")
-    folder = args.out or config.DATASETS / f"{args.persona}-{config.corpus_name(corpus, config.MODELS['tiny'])}"
+    corpus = args.corpus or runlog.resolve_model(args).corpus  # the model decides nothing but the default corpus
+    folder = args.out or config.dataset_folder(args.persona, corpus)
     manifest, made = dataset.ensure(
         card, corpus, folder, force=args.force, strategies=args.strategies, context_turns=args.context_turns, seed=args.seed
     )

@@ -10,6 +10,7 @@ Writes  result/<run>/figures/*.png, result/<run>/report.html
 
 import base64
 import json
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -46,13 +47,10 @@ class Picture:
     title: str
     caption: str
     height: float
-    """Inches; the dashboard's panels have their own in `panel_height`."""
     panel_height: float
+    """Inches, on its own and as a panel of the dashboard."""
     draw: Callable[..., None]
     """Called with a matplotlib figure (or a panel of one) and `compact`, which says that space is scarce."""
-
-
-# --- reading --------------------------------------------------------------------------------------------
 
 
 def read_report(path: Path, remedy: str) -> dict:
@@ -132,7 +130,8 @@ def metric_title(report: dict, names: list[str]) -> str:
 def change_title(pair: tuple[str, str], rows: list[figures.Change]) -> str:
     """`Tuned against base: 5 of 7 metrics better, 1 worse, 1 unclear`."""
     count = {verdict: sum(row.verdict == verdict for row in rows) for verdict in figures.VERDICTS}
-    head = f"{pair[0][:1].upper()}{pair[0][1:]} against {pair[1]}: {count['better']} of {len(rows)} metrics better"
+    after = pair[0][:1].upper() + pair[0][1:]
+    head = f"{after} against {pair[1]}: {count['better']} of {len(rows)} metrics better"
     return head + "".join(
         f", {count[verdict]} {verdict}" for verdict in ("worse", "unclear") if count[verdict]
     )
@@ -181,7 +180,7 @@ def change_picture(report: dict, rows: list[figures.Change], run: str) -> Pictur
 
 
 def plan(report: dict, loss: dict | None) -> tuple[dict[str, Picture], dict[str, str]]:
-    """The pictures that the data allow, in the order of the dashboard's panels, and why others are skipped."""
+    """The pictures that the data allow, in the order of the dashboard, and why others are skipped."""
     run, skipped = str(report.get("run", "run")), {}
     pictures = loss_pictures(loss, run) if loss else {}
     if not pictures:
@@ -228,51 +227,44 @@ CSS = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8881; }
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 70rem; margin: 0 auto; padding: 1rem; }
 h1, h2, h3, h4 { line-height: 1.2; overflow-wrap: anywhere; }
-figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; background: #fff; border-radius: .4rem; }
-figcaption { font-size: .9rem; opacity: .85; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
+figure { margin: 1.5rem 0; } figcaption { font-size: .9rem; }
+figure img { width: 100%; min-width: 40rem; max-width: 75rem; background: #fff; border-radius: .4rem; }
+.scroll { overflow-x: auto; margin: .5rem 0; } table { border-collapse: collapse; font-size: .9rem; }
+caption { text-align: left; padding-bottom: .4rem; }
 th, td { border-bottom: 1px solid var(--line); padding: .35rem .7rem; text-align: left; vertical-align: top; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td { min-width: 5rem; } td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 article { border-top: 2px solid var(--line); padding: .5rem 0 1rem; }
-.answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(16rem, 100%), 1fr)); gap: .75rem; }
-.answers section { background: var(--soft); border: 1px solid var(--line); border-radius: .4rem; padding: .6rem .8rem; }
+.answers { display: grid; gap: .75rem; margin-top: .75rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(16rem, 100%), 1fr)); }
+.answers section { background: var(--soft); border-radius: .4rem; padding: .7rem; }
 .answers h4 { margin: 0 0 .4rem; } .text { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
 """
+LIMIT = '<main data-answers="{}">'  # so that another --answers is not taken for up to date
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def table(heads: list[str], rows: list[list[Any]], caption: str) -> str:
-    """An HTML table that scrolls by itself on a narrow screen; all cells are escaped, the first one heads its row."""
+    """A table that scrolls by itself on a narrow screen; cells are escaped, the first heads its row."""
 
     def cell(value: Any) -> str:
-        text = (
-            figures.number_text(value) if isinstance(value, float) else "–" if value is None else str(value)
-        )
-        number = (
-            isinstance(value, int | float)
-            or text[:1].isdigit()
-            or text[:2] in {f"{s}{d}" for s in "+-" for d in range(10)}
-        )
-        return f'<td class="number">{escape(text)}</td>' if number else f"<td>{escape(text)}</td>"
+        text = figures.number_text(value) if isinstance(value, float | None) else str(value)
+        start = '<td class="number">' if re.match(r"[-+]?\d", text) else "<td>"
+        return f"{start}{escape(text)}</td>"
 
     head = "".join(f'<th scope="col">{escape(each)}</th>' for each in heads)
-    body = "".join(
-        f'<tr><th scope="row">{escape(str(first))}</th>{"".join(map(cell, rest))}</tr>\n'
-        for first, *rest in rows
-    )
-    label = escape(caption, quote=True)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table>\n<caption>{label}</caption>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n"
-    )
+    lines = [
+        f'<tr><th scope="row">{escape(str(row[0]))}</th>{"".join(map(cell, row[1:]))}</tr>' for row in rows
+    ]
+    scroll = f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}">'
+    scroll += f"<table>\n<caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n"
+    return scroll + "\n".join(lines) + "\n</tbody></table></div>\n"
 
 
 def metrics_table(report: dict) -> str:
     """Every metric of every system with its interval, and the differences."""
     metrics = report["metrics"]
-    systems = list(dict.fromkeys(system for metric in metrics.values() for system in metric["values"]))
-    pairs = list(
-        dict.fromkeys(pair for metric in metrics.values() for pair in metric.get("differences") or {})
-    )
+    systems = list(dict.fromkeys(system for each in metrics.values() for system in each["values"]))
+    pairs = list(dict.fromkeys(pair for each in metrics.values() for pair in each.get("differences") or {}))
 
     def shown(entry: dict | None, name: str, sign: bool = False) -> str:
         value = (entry or {}).get("value")
@@ -280,7 +272,8 @@ def metrics_table(report: dict) -> str:
             return "–"
         text, ci = figures.number_text(value, name), figures.interval(entry)
         text = f"+{text}" if sign and value > 0 else text
-        return text + (f" [{', '.join(figures.number_text(bound, name) for bound in ci)}]" if ci else "")
+        text += f" [{', '.join(figures.number_text(bound, name) for bound in ci)}]" if ci else ""
+        return text.replace("%", " pp") if sign else text  # a difference of percentages is in points
 
     rows = []
     for name, metric in metrics.items():
@@ -296,92 +289,79 @@ def metrics_table(report: dict) -> str:
     return table(heads, rows, "Metrics, with 95% bootstrap intervals in brackets where the report gives them")
 
 
-def nested(value: Any, name: str) -> str:
-    """Controls and leakage as they stand in the report, level by level."""
-    if isinstance(value, dict) and any(isinstance(each, dict | list) for each in value.values()):
-        return "".join(
-            f"<h3>{escape(str(key))}</h3>\n{nested(each, str(key))}" for key, each in value.items()
-        )
-    if isinstance(value, dict):
-        return table(["Name", "Value"], [[key, each] for key, each in value.items()], name)
-    return f'<p class="text">{escape(json.dumps(value, ensure_ascii=False))}</p>\n'
+def nested(value: dict, name: str) -> str:
+    """Controls and leakage as they stand in the report: single values in a table, groups below it."""
+    flat = [[key, each] for key, each in value.items() if not isinstance(each, dict)]
+    html = table(["Name", "Value"], flat, name) if flat else ""
+    groups = ((str(key), each) for key, each in value.items() if isinstance(each, dict))
+    return html + "".join(f"<h3>{escape(key)}</h3>\n{nested(each, key)}" for key, each in groups)
+
+
+def answers_of(row: dict, systems: list[str]) -> str:
+    """One item: the question, then the reference and every system's answer side by side."""
+    title = " · ".join(str(row[key]) for key in ("kind", "id", "story") if row.get(key))
+    html = f"<article><h3>{escape(title)}</h3>\n"
+    html += f'<p class="text"><strong>Question:</strong> {escape(str(row.get("prompt") or "–"))}</p>\n'
+    texts = {"reference": row.get("reference"), **{system: row["answers"].get(system) for system in systems}}
+    for system, text in ({**texts, **row["answers"]}).items():
+        if text is not None:
+            body = escape(str(text)) if str(text).strip() else "<em>(empty)</em>"
+            html += f'<section><h4>{escape(system)}</h4><p class="text">{body}</p></section>\n'
+    return html.replace("<section>", '<div class="answers">\n<section>', 1) + "</div></article>\n"
 
 
 def answers_section(rows: list[dict], systems: list[str], limit: int) -> str:
-    """Items with the answers of all systems beside one another, taken from each kind in turn up to `limit`."""
-    by_kind: dict[str, list[dict]] = {}
+    """Items with all systems' answers beside one another, taken from each kind in turn up to `limit`."""
+    kinds: dict[str, list[dict]] = {}
     for row in rows:
-        by_kind.setdefault(str(row.get("kind", "other")), []).append(row)
-    turns = sorted((i, kind) for kind, items in by_kind.items() for i in range(len(items)))[:limit]
-    html = f"<h2>Answers side by side</h2>\n<p>{len(turns)} of {len(rows)} items.</p>\n"
-    for kind in dict.fromkeys(kind for _, kind in turns):
-        for i in range(sum(each == kind for _, each in turns)):
-            row = by_kind[kind][i]
-            title = " · ".join(str(part) for part in (kind, row.get("id"), row.get("story")) if part)
-            question = escape(str(row.get("prompt") or "–"))
-            answers = {
-                system: row["answers"].get(system) for system in dict.fromkeys([*systems, *row["answers"]])
-            }
-            texts = {"reference": row.get("reference"), **answers}
-            html += f"<article><h3>{escape(title)}</h3>\n"
-            html += f'<p class="text"><strong>Question:</strong> {question}</p>\n<div class="answers">\n'
-            for system, text in texts.items():
-                if text is not None:
-                    body = escape(str(text)) if str(text).strip() else "<em>(empty)</em>"
-                    html += f'<section><h4>{escape(system)}</h4><p class="text">{body}</p></section>\n'
-            html += "</div></article>\n"
-    return html
+        kinds.setdefault(str(row.get("kind")), []).append(row)
+    turns = sorted(
+        ((i, kind) for kind, items in kinds.items() for i in range(len(items))), key=lambda t: t[0]
+    )
+    chosen = [kinds[kind][i] for i, kind in turns[:limit]]
+    chosen.sort(key=lambda row: list(kinds).index(str(row.get("kind"))))
+    head = f"<h2>Answers side by side</h2>\n<p>{len(chosen)} of {len(rows)} items.</p>\n"
+    return head + "".join(answers_of(row, systems) for row in chosen)
 
 
-def page(
-    report: dict, loss: dict | None, rows: list[dict], drawn: list[tuple[Path, Picture]], limit: int
-) -> str:
+def page(report: dict, loss: dict | None, rows: list[dict], drawn: dict[Path, Picture], limit: int) -> str:
     """The whole HTML page, with nothing outside it."""
     run, systems = escape(str(report.get("run", "run"))), report.get("systems") or {}
-    facts = {name: report.get(name) for name in ("protocol", "n", "seeds", "items_sha256")}
-    facts = {
-        name: v if isinstance(v, str | int | None) else json.dumps(v, ensure_ascii=False)
-        for name, v in facts.items()
-    }
-    body = f"<h1>{run}</h1>\n<h2>Evaluation</h2>\n" + table(
-        ["Fact", "Value"], [[*each] for each in facts.items()], "Protocol"
-    )
+    facts = [[name, report.get(name)] for name in ("protocol", "n", "seeds", "items_sha256")]
+    body = f"<h1>{run}</h1>\n<h2>Evaluation</h2>\n" + table(["Fact", "Value"], facts, "Protocol")
     keys = list(dict.fromkeys(key for system in systems.values() for key in system or {}))
-    body += table(
-        ["System", *keys],
-        [[name, *((entry or {}).get(key) for key in keys)] for name, entry in systems.items()],
-        "Systems",
-    )
+    cells = [[name, *((system or {}).get(key) for key in keys)] for name, system in systems.items()]
+    body += table(["System", *keys], cells, "Systems") if cells else ""
     body += "<h2>Metrics</h2>\n" + metrics_table(report) + "<h2>Figures</h2>\n"
-    for path, picture in drawn:
+    for path, picture in drawn.items():
         image = base64.b64encode(path.read_bytes()).decode()
-        alt = escape(f"{picture.title}. {picture.caption}", quote=True)
-        body += f'<figure><img src="data:image/png;base64,{image}" alt="{alt}">'
-        body += f"<figcaption>{escape(picture.title)}</figcaption></figure>\n"
-    if loss:
-        body += "<h2>Training</h2>\n"
-        for name in ("milestones", "phases"):
-            keys = list(loss[name][0]) if loss[name] else []
-            if keys:
-                body += table(keys, [[row.get(key) for key in keys] for row in loss[name]], name.capitalize())
+        alt = escape(f"{picture.title}. {picture.caption}")
+        body += (
+            f'<figure><div class="scroll" tabindex="0"><img src="data:image/png;base64,{image}" alt="{alt}">'
+        )
+        body += f"</div><figcaption>{escape(picture.title)}</figcaption></figure>\n"
+    body += "<h2>Training</h2>\n" if loss else ""
+    for name in ("milestones", "phases") if loss else ():
+        keys = list(loss[name][0]) if loss[name] else []
+        cells = [[row.get(key) for key in keys] for row in loss[name]]
+        body += table(keys, cells, name.capitalize()) if cells else ""
     for name in ("controls", "leakage"):
-        if report.get(name):
+        if isinstance(report.get(name), dict) and report[name]:
             body += f"<h2>{name.capitalize()}</h2>\n" + nested(report[name], name.capitalize())
-    body += answers_section(rows, list(systems), limit) if rows and limit else ""
+    body += answers_section(rows, list(systems), limit) if rows and limit > 0 else ""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{run}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
-        f"<style>{CSS}</style></head>\n<body><main>\n{body}</main></body></html>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f"<style>{CSS}</style></head>\n<body>{LIMIT.format(limit)}\n{body}</main></body></html>\n"
     )
 
 
 def main(args: Args) -> None:
     folder = runlog.run_folder(args)
-    given = [
-        (f.name, getattr(args, f.name)) for f in fields(config.RunArgs) if getattr(args, f.name) != f.default
-    ]
-    flags = shlex.join(word for name, value in given if name != "force" for word in (f"--{name}", str(value)))
+    shared = [field for field in fields(config.RunArgs) if field.name != "force"]
+    given = [field.name for field in shared if getattr(args, field.name) != field.default]
+    flags = shlex.join(word for name in given for word in (f"--{name}", str(getattr(args, name))))
     inputs = [folder / name for name in ("evaluation_report.json", "training_loss.json", "predictions.jsonl")]
     report = read_report(inputs[0], f"python evaluation.py {flags}".strip())
     loss = read_loss(inputs[1], f"python extract_loss.py {flags}".strip())
@@ -393,21 +373,23 @@ def main(args: Args) -> None:
     wanted = [name for name in FIGURES if name in pictures or (name == "dashboard" and pictures)]
     paths, html = {name: folder / "figures" / f"{name}.png" for name in wanted}, folder / "report.html"
     newest = max(path.stat().st_mtime_ns for path in inputs if path.is_file())
-    outputs = [*paths.values(), html]
-    if not args.force and all(path.is_file() and path.stat().st_mtime_ns > newest for path in outputs):
+    current = all(path.is_file() and path.stat().st_mtime_ns > newest for path in [*paths.values(), html])
+    if current and not args.force and LIMIT.format(args.answers) in html.read_text(encoding="utf-8"):
         print(f"{html} and {len(paths)} figures are up to date (--force draws them again)")
         return
 
-    drawn = []
+    drawn = {}
     for name, path in paths.items():
         picture = dashboard(report, pictures) if name == "dashboard" else pictures[name]
         size = (figures.DASHBOARD_WIDTH if name == "dashboard" else figures.WIDTH, picture.height)
         draw = partial(picture.draw, compact=False)
         figures.save(figures.compose(size, picture.title, picture.caption, draw), path)
-        drawn.append((path, picture))
+        drawn[path] = picture
         print(f"wrote {path}")
-    for name in set(FIGURES) - set(wanted):  # an older picture would stand beside those of another report
-        (folder / "figures" / f"{name}.png").unlink(missing_ok=True)
+    for path in (folder / "figures" / f"{name}.png" for name in FIGURES if name not in wanted):
+        if path.is_file():
+            path.unlink()
+            print(f"removed {path}: it showed another state of the run")
     runlog.write_text(html, page(report, loss, rows, drawn, args.answers))
     print(f"wrote {html}")
     for name, reason in skipped.items():

@@ -13,13 +13,14 @@ import ast
 import csv
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file from anywhere
 
 import config
-from persona.card import load_card
+from persona.card import Card, load_card
 from persona.errors import UserError
 from persona.mentions import TITLES, fold
 from persona.quotes import Quote, attribute
@@ -114,12 +115,20 @@ def measure(folder: Path, persona: str) -> Figures:
         right[id(q)] = bool(mine) and q.speaker is not None and names(q.speaker) == mine[0].speaker
         his = bool(mine) and mine[0].speaker == persona_gold
         kept_his = q.keep and q.speaker == card.persona.name
-        for i, value in enumerate((1, right[id(q)], q.keep, q.keep and right[id(q)], kept_his, kept_his and his)):
+        for i, value in enumerate(
+            (1, right[id(q)], q.keep, q.keep and right[id(q)], kept_his, kept_his and his)
+        ):
             by_tier[q.tier][i] += value
         if not right[id(q)] and (mine or q.speaker is not None):
             wrong.append((q, mine[0] if mine else None))
     kept = sum(v[4] for v in by_tier.values())
-    his_kept = {id(g) for q in quotes if q.keep and q.speaker == card.persona.name for g in pairs[id(q)] if g.speaker == persona_gold}
+    his_kept = {
+        id(g)
+        for q in quotes
+        if q.keep and q.speaker == card.persona.name
+        for g in pairs[id(q)]
+        if g.speaker == persona_gold
+    }
     his = [g for g in gold if g.speaker == persona_gold]
     return Figures(
         recall_spoken=len(found) / len(gold),
@@ -147,7 +156,9 @@ def _pair(quotes: list[Quote], gold: list[Gold]) -> dict[int, list[Gold]]:
     return pairs
 
 
-def _names(card, aliases, voiced, pairs):  # noqa: ANN001, ANN202
+def _names(
+    card: Card, aliases: dict[str, set[str]], voiced: list[Quote], pairs: dict[int, list[Gold]]
+) -> Callable[[str], str | None]:
     """A function from our speaker names to gold names."""
     table: dict[str, str | None] = {}
     for person in (card.persona, card.narrator, *card.people):
@@ -164,9 +175,15 @@ def _names(card, aliases, voiced, pairs):  # noqa: ANN001, ANN202
         if name not in table:
             key = fold(name).lower()
             bare = key.split(" ", 1)[1] if key.split(" ")[0] in TITLES and " " in key else key
-            hits = [g for g, names in aliases.items() if key in names] or [g for g, names in aliases.items() if bare in names]
+            hits = [g for g, names in aliases.items() if key in names] or [
+                g for g, names in aliases.items() if bare in names
+            ]
             lower = name[:1].islower() or key == "coroner"
-            table[name] = hits[0] if len(hits) == 1 else (votes[name].most_common(1)[0][0] if lower and votes[name] else None)
+            table[name] = (
+                hits[0]
+                if len(hits) == 1
+                else (votes[name].most_common(1)[0][0] if lower and votes[name] else None)
+            )
         return table[name]
 
     return lookup
@@ -176,8 +193,16 @@ def write_errors(path: Path, text: str, wrong: list[tuple[Quote, Gold | None]]) 
     """Wrong quotes with what stands around them, for reading."""
     lines = []
     for q, piece in wrong:
-        lines.append(f"=== {q.start} {q.tier} {q.confidence} keep={q.keep} ours={q.speaker} gold={piece.speaker if piece else None} {piece.type if piece else ''}")
-        lines.append(text[max(0, q.start - 250) : q.start] + "[[" + text[q.start : q.end][:200] + "]]" + text[q.end : q.end + 150])
+        lines.append(
+            f"=== {q.start} {q.tier} {q.confidence} keep={q.keep} ours={q.speaker} gold={piece.speaker if piece else None} {piece.type if piece else ''}"
+        )
+        lines.append(
+            text[max(0, q.start - 250) : q.start]
+            + "[["
+            + text[q.start : q.end][:200]
+            + "]]"
+            + text[q.end : q.end + 150]
+        )
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -188,7 +213,9 @@ def main(args: Args) -> None:
     print(f"speaker right             {figures.accuracy:.4f}")
     for kind, (n, right) in sorted(figures.accuracy_by_type.items()):
         print(f"  {kind:<12} {right:5d} of {n:5d}  {right / n:.3f}")
-    print(f"kept as the persona's: precision {figures.persona_precision:.4f}, recall {figures.persona_recall:.4f}")
+    print(
+        f"kept as the persona's: precision {figures.persona_precision:.4f}, recall {figures.persona_recall:.4f}"
+    )
     print(f"{'tier':<14}{'quotes':>8}{'right':>8}{'kept':>8}{'right':>8}{'persona':>9}{'his':>6}")
     for tier, row in sorted(figures.by_tier.items(), key=lambda item: -item[1][0]):
         print(f"{tier:<14}{row[0]:>8}{row[1]:>8}{row[2]:>8}{row[3]:>8}{row[4]:>9}{row[5]:>6}")

@@ -1,11 +1,21 @@
-"""Checkpoints that can be trusted: complete ones carry a marker with hashes, written last; others are set aside."""
+"""Checkpoints that can be trusted: complete ones carry a marker with hashes, written last; others are set aside.
+
+    python -m persona.checkpoints last --persona sherlock     # prints the last complete checkpoint of a run, or nothing
+    python -m persona.checkpoints clean --persona sherlock    # removes a finished run's checkpoints
+"""
 
 import json
 import logging
 import os
 import re
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
+import tyro
+
+import config
 from persona import runlog
 from persona.errors import UserError
 
@@ -85,3 +95,27 @@ def require_good(checkpoint: Path) -> Path:
     if why:
         raise UserError(f"RESUME_CHECKPOINT names {checkpoint}, but {why}: unset it to go on from the last good one")
     return checkpoint
+
+
+@dataclass(frozen=True)
+class Args(config.RunArgs):
+    do: Annotated[Literal["last", "clean"], tyro.conf.Positional] = "last"
+    """last prints the last complete checkpoint; clean removes the checkpoints of a finished run."""
+
+
+def main(args: Args) -> None:
+    """For run_persona.sh."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    entry = config.resolve_model(args.model, runlog.cuda_available() if args.model is None else False)
+    run = config.RESULT / config.run_name(args, entry)
+    folder = run / "checkpoints"
+    if args.do == "last":
+        found = None if args.force else last_good(folder)
+        print(found or "", end="")
+    elif folder.is_dir() and runlog.stage_facts(run, "fine_tune").get("status") == "done":
+        shutil.rmtree(folder)
+        print(f"intermediate checkpoints removed from {folder}")
+
+
+if __name__ == "__main__":
+    config.run_script(main, Args)

@@ -149,7 +149,7 @@ def text_inches(text: str, points: float, bold: bool = False) -> float:
 
 
 def broken(text: str, inches: float, points: float, bold: bool) -> list[str]:
-    """`text` in lines of a width, broken at spaces (not at hard ones), and inside a word that is wider than a line."""
+    """`text` in lines of a width, broken at spaces (not hard ones), and inside a word wider than a line."""
     rows, row = [], ""
     for word in text.split(" "):
         while word:
@@ -159,32 +159,26 @@ def broken(text: str, inches: float, points: float, bold: bool) -> list[str]:
             elif row:
                 rows, row = [*rows, row], ""
             else:
-                cut = bisect_right(
-                    range(len(word)), inches, key=lambda i: text_inches(word[: i + 1], points, bold)
+                ends = range(1, len(word) + 1)
+                cut = max(
+                    1, bisect_right(ends, inches, key=lambda end: text_inches(word[:end], points, bold))
                 )
-                cut = max(1, cut)
                 cut = 1 + max(word.rfind(mark, cut // 2, cut) for mark in "-/_.") or cut
                 rows, word = [*rows, word[:cut]], word[cut:]
     return [*rows, row] if row else rows
 
 
 def fit(text: str, inches: float, points: float, lines: int = 2, bold: bool = False) -> str:
-    """`text` in at most `lines` lines of a width; too long a text loses its middle, for names differ at the ends."""
+    """`text` in at most `lines` lines of a width; else without its middle, as names differ at the ends."""
     if len(broken(text, inches, points, bold)) <= lines:
         return "\n".join(broken(text, inches, points, bold))
 
     def shortened(keep: int) -> list[str]:
-        return broken(
-            text[: keep // 2].rstrip() + "…" + text[len(text) - (keep + 1) // 2 :].lstrip(),
-            inches,
-            points,
-            bold,
-        )
+        start, end = text[: keep // 2].rstrip(), text[len(text) - (keep + 1) // 2 :].lstrip()
+        return broken(f"{start}…{end}", inches, points, bold)
 
     keep = bisect_right(range(2, len(text)), lines, key=lambda keep: len(shortened(keep))) + 1
-    while (
-        keep > 2 and len(shortened(keep)) > lines
-    ):  # soft breaks make the count of lines not quite monotonic
+    while keep > 2 and len(shortened(keep)) > lines:  # soft breaks: the count of lines is not quite monotonic
         keep -= 1
     return "\n".join(shortened(keep))
 
@@ -232,7 +226,7 @@ def compared_pair(report: dict) -> tuple[str, str] | None:
 
 
 def changes(report: dict) -> list[Change]:
-    """Relative changes of every metric that both systems of the pair have and whose base value is not zero."""
+    """Relative change of every metric that both systems have and whose value for the first is not zero."""
     pair, found = compared_pair(report), []
     for name, metric in report["metrics"].items() if pair else ():
         values = measured(metric)
@@ -388,7 +382,7 @@ def draw_rate(panel: "FigureBase", loss: dict, compact: bool) -> None:
 def list_rows(
     axes: "Axes", labels: dict[int, str], numbers: dict[int, str], count: int, compact: bool
 ) -> None:
-    """Rows from the top down: names on the left, numbers in a column on the right, none thicker than need be."""
+    """Rows from the top down: names on the left, numbers in a column on the right, none too thick."""
     points = COMPACT_POINTS if compact else POINTS
     for y, number in numbers.items():
         axes.text(1.03, y, number, transform=axes.get_yaxis_transform(), va="center", fontsize=points)
@@ -401,7 +395,7 @@ def list_rows(
 
 def whisker(axes: "Axes", ends: list[float], y: float) -> None:
     """An interval with a cap at each end."""
-    axes.plot(ends, [y, y], color="black", linewidth=1.2, marker="|", markersize=6, markeredgewidth=1.2)
+    axes.plot(ends, [y, y], color="black", linewidth=1.2, marker="|", markeredgewidth=1.2, zorder=2.5)
 
 
 def bar_rows(report: dict, names: list[str]) -> list[tuple[str, str, dict | None]]:
@@ -415,7 +409,7 @@ def bar_rows(report: dict, names: list[str]) -> list[tuple[str, str, dict | None
 
 
 def draw_bars(panel: "FigureBase", report: dict, names: list[str], compact: bool) -> None:
-    """A bar a system with its interval; a heading a metric; the target as a dashed line. All metrics have one unit.
+    """A bar a system with its interval; a heading a metric; the target as a dashed line. One unit for all.
 
     Where values differ by more than a factor of 50 the axis is logarithmic, with points in place of bars.
     """
@@ -438,7 +432,7 @@ def draw_bars(panel: "FigureBase", report: dict, names: list[str], compact: bool
                 interval(entry),
             )
             colour = PALETTE[i % len(PALETTE)] if i >= 0 else GREY
-            style = {"color": colour, "zorder": 2}
+            style = {"color": colour, "zorder": 3 if logarithmic else 2}
             if logarithmic:
                 axes.plot(value, y, marker="sD^vPX*p"[i % 8] if i >= 0 else "o", markeredgecolor=INK, **style)
             else:
@@ -486,7 +480,7 @@ def percent_text(value: float, decimals: int) -> str:
 def draw_changes(panel: "FigureBase", rows: list[Change], before: str, compact: bool) -> None:
     """Relative change of each metric with its interval, a line at zero, the better side of each row shaded.
 
-    What lies far beyond the others (20 times their median) becomes an arrow at the edge, with its number beside it.
+    What lies beyond 20 times the median becomes an arrow at the edge, with its number beside it.
     """
     from matplotlib import ticker
 

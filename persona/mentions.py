@@ -10,8 +10,14 @@ from dataclasses import dataclass, field
 
 from persona.card import Card
 
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
 SPEECH_VERBS = frozenset(
-    """said asked answered cried replied remarked returned exclaimed observed murmured whispered continued added
+    _words(
+        """said asked answered cried replied remarked returned exclaimed observed murmured whispered continued added
     inquired enquired suggested ejaculated muttered shouted growled groaned gasped explained interrupted interposed
     repeated retorted roared sighed snarled screamed sneered stammered thundered urged yelled called began went
     resumed rejoined responded demanded declared announced admitted agreed assented assured commented concluded
@@ -25,52 +31,69 @@ SPEECH_VERBS = frozenset(
     asks answers cries thought prayed read commanded directed exploded reproved purred hazarded apologized apologised
     confided hesitated recited testified wheezed gurgled grinned rumbled supplied opined boomed babbled quavered
     hailed bade greeted contended argued maintained instructed requested invited entreated swore lied joked jested
-    jeered mocked taunted crowed sang chanted greeted swallowed persevered deposed""".split()
+    jeered mocked taunted crowed sang chanted swallowed persevered deposed"""
+    )
 )
 """Verbs that may carry a speech. The loose ones ("smiled", "put", "went") count only beside the quote."""
 
 TITLES = {
     **dict.fromkeys(
-        """mr sir lord inspector sergeant constable colonel captain major general baron count duke king prince father
+        _words(
+            """mr sir lord inspector sergeant constable colonel captain major general baron count duke king prince father
         brother monsieur m herr signor don squire superintendent reverend earl admiral lieutenant mister uncle
-        master esquire commander bishop""".split(),
+        master esquire commander bishop"""
+        ),
         "he",
     ),
-    **dict.fromkeys("mrs miss ms lady madame mme mademoiselle mlle aunt sister countess duchess dame queen princess signora".split(), "she"),
-    **dict.fromkeys("dr doctor professor detective judge nurse".split(), None),
+    **dict.fromkeys(
+        _words(
+            "mrs miss ms lady madame mme mademoiselle mlle aunt sister countess duchess dame queen princess signora"
+        ),
+        "she",
+    ),
+    **dict.fromkeys(_words("dr doctor professor detective judge nurse"), None),
 }
 """Titles, with the gender they show."""
 
 NOUNS = {
     **dict.fromkeys(
-        """man gentleman fellow boy lad father brother husband son uncle policeman constable sergeant inspector
+        _words(
+            """man gentleman fellow boy lad father brother husband son uncle policeman constable sergeant inspector
         detective colonel captain major general doctor lawyer solicitor barrister coroner judge butler footman valet
         coachman cabman driver porter clerk banker baronet squire lord duke king prince count baron earl sailor seaman
         soldier officer official host landlord professor vicar parson priest villain giant dwarf surgeon physician
-        page groom gardener keeper gamekeeper nobleman statesman peer nephew grandfather ruffian rascal scoundrel
+        page groom gardener keeper gamekeeper nobleman peer nephew grandfather ruffian rascal scoundrel
         statesman merchant dealer jeweller blacksmith sexton monk skipper mate foreman manager superintendent
         engineer stationmaster postmaster youth salesman tradesman workman labourer farmer shopkeeper proprietor
-        schoolmaster headmaster tutor editor chemist commissionaire Frenchman Englishman American Belgian""".split(),
+        premier minister president chancellor dean bishop ambassador chief owner trainer innkeeper publican warder
+        boatman cabby attendant attaché schoolmaster headmaster tutor editor chemist commissionaire
+        frenchman englishman american belgian"""
+        ),
         "he",
     ),
     **dict.fromkeys(
-        """woman lady girl maid mother sister wife daughter aunt widow housekeeper landlady nurse hostess duchess
+        _words(
+            """woman lady girl maid mother sister wife daughter aunt widow housekeeper landlady nurse hostess duchess
         countess governess princess queen mistress matron grandmother niece parlourmaid housemaid maid-servant
-        parlour-maid charwoman""".split(),
+        parlour-maid charwoman"""
+        ),
         "she",
     ),
     **dict.fromkeys(
-        """visitor client stranger companion friend colleague guest person voice other child neighbour newcomer
+        _words(
+            """visitor client stranger companion friend colleague guest person voice other child neighbour newcomer
         patient student cook secretary servant prisoner lodger fellow-lodger room-mate caller informant witness
         assistant speaker agent tenant cousin partner pupil teacher victim murderer thief foreigner latter former
-        creature""".split(),
+        creature"""
+        ),
         None,
     ),
 }
 """Nouns for people, with the gender they show."""
 
 NOT_NAMES = frozenset(
-    """I A An The And But Or Nor For So Yet If When While As At In On Of To From With By Then There Here This That
+    _words(
+        """I A An The And But Or Nor For So Yet If When While As At In On Of To From With By Then There Here This That
     These Those It He She They We You His Her Their Our My Its Your What Who Whom Whose Which Why How Where Not No Yes
     Well Oh Ah Now Once Twice After Before Again All Both Each Every Some Any One Two Three Four Five Six Seven Eight
     Nine Ten Even Only Just Still Also Thus Suddenly Presently However Perhaps Indeed Meanwhile Finally Nothing
@@ -79,7 +102,8 @@ NOT_NAMES = frozenset(
     Good Heaven Heavens Christmas Easter Street Road Let Do Did Was Were Is Are Had Has Have Having Being Been Never
     Without Within Upon Over Under Through Between Behind Beyond Against During Until Till Since Because Though
     Although Unless Whether Come Go Look See Hullo Hello Hush Ha Halloa Pooh Tut Sir Madam Mr Mrs Miss Dr Such Very
-    Much More Most Many Few Next Last First Second Evidently Certainly Apparently Slowly Quickly Down Up Out""".split()
+    Much More Most Many Few Next Last First Second Evidently Certainly Apparently Slowly Quickly Down Up Out"""
+    )
 )
 CAPITAL = r"[A-ZÀ-Þ]\w*(?:(?:-|['’](?!s\b))\w+)*"
 TITLE = r"(?:" + "|".join(sorted((t.capitalize() for t in TITLES), key=len, reverse=True)) + r")"
@@ -90,7 +114,9 @@ NAME = (
 DETERMINER = r"(?:[Tt]he|[Mm]y|[Oo]ur|[Hh]is|[Hh]er|[Aa]n?|[Tt]heir|[Aa]nother|[Tt]his|[Tt]hat)"
 NOUN = r"(?i:" + "|".join(sorted(NOUNS, key=len, reverse=True)) + r")"
 DESCRIPTION = rf"{DETERMINER} (?:[\w’'-]+,? ){{0,3}}?{NOUN}\b"
-MENTION = re.compile(rf"(?P<desc>\b{DESCRIPTION})|(?P<name>\b{NAME})|(?P<pron>\b(?:I|[Hh]e|[Ss]he|[Tt]hey|[Ww]e)\b)")
+MENTION = re.compile(
+    rf"(?P<desc>\b{DESCRIPTION})|(?P<name>\b{NAME})|(?P<pron>\b(?:I|[Hh]e|[Ss]he|[Tt]hey|[Ww]e)\b)"
+)
 # A person after one of these is no subject: "turned to Holmes", "with my friend", "Holmes and Lestrade".
 NO_SUBJECT_BEFORE = re.compile(
     r"(?:\b(?:to|at|of|with|upon|by|from|for|towards?|in|into|on|and|or|like|than|behind|beside|after|before|over"
@@ -114,7 +140,7 @@ class Mention:
 
     start: int
     end: int
-    kind: str  # name, desc, pron
+    kind: str  # name, description, pronoun
     text: str
 
 
@@ -164,13 +190,19 @@ class People:
         """The entity of a description such as "the old man"; the same words are the same person."""
         text = squeeze(text)
         words = text.split()
-        key = " ".join(words[1:]).lower() if words[0].lower() in ("the", "a", "an", "this", "that") else text.lower()
+        key = (
+            " ".join(words[1:]).lower()
+            if words[0].lower() in ("the", "a", "an", "this", "that")
+            else text.lower()
+        )
         if key not in self.described:
             head = next((w.lower() for w in reversed(words) if w.lower() in NOUNS), words[-1])
             gender = NOUNS.get(head)
             if any(w in ("woman", "lady", "girl", "she") for w in words):
                 gender = "she"
-            shown = " ".join(["the" if words[0].lower() in ("a", "an", "the") else words[0].lower(), *words[1:]])
+            shown = " ".join(
+                ["the" if words[0].lower() in ("a", "an", "the") else words[0].lower(), *words[1:]]
+            )
             self.described[key] = Entity(shown, gender, "described")
         return self.described[key]
 
@@ -185,16 +217,16 @@ def mentions(text: str, people: People) -> list[Mention]:
                 start += len(name.split(" ")[0]) + 1
                 name = text[start : m.end()]
             if name == "I":
-                found.append(Mention(start, m.end(), "pron", "I"))
+                found.append(Mention(start, m.end(), "pronoun", "I"))
             elif name in ("He", "She", "They", "We"):
-                found.append(Mention(start, m.end(), "pron", name.lower()))
+                found.append(Mention(start, m.end(), "pronoun", name.lower()))
             elif people.name(name):
                 found.append(Mention(start, m.end(), "name", name))
         elif m["desc"]:
-            found.append(Mention(m.start(), m.end(), "desc", m["desc"]))
+            found.append(Mention(m.start(), m.end(), "description", m["desc"]))
         else:
             word = m["pron"]
-            found.append(Mention(m.start(), m.end(), "pron", "I" if word == "I" else word.lower()))
+            found.append(Mention(m.start(), m.end(), "pronoun", "I" if word == "I" else word.lower()))
     return found
 
 
@@ -240,7 +272,9 @@ def _add_names(text: str, narration: list[str], people: People) -> None:
     for piece in narration:
         for m in re.finditer(rf"\b(?:{verbs}) ({NAME})|\b({NAME}) (?:\w+ly )?(?:{verbs})\b", piece):
             tagged[_clean(m[1] or m[2], lower)] += 1
-        for m in re.finditer(rf"(?:^|[.!?] )({NAME}) (?:\w+ed|was|had|rose|sat|took|gave|shook|stood)\b", piece):
+        for m in re.finditer(
+            rf"(?:^|[.!?] )({NAME}) (?:\w+ed|was|had|rose|sat|took|gave|shook|stood)\b", piece
+        ):
             tagged[_clean(m[1], lower)] += 1
     titled: Counter[str] = Counter()
     for m in re.finditer(rf"\b(?:{TITLE}\.? )+{CAPITAL}(?: {CAPITAL})*", text):
@@ -250,7 +284,9 @@ def _add_names(text: str, narration: list[str], people: People) -> None:
         full[_clean(m.group(), lower)] += 1
     names = {n for n in titled | tagged if n}
     lasts = {n.split()[-1] for n in names}
-    names |= {n for n, k in full.items() if k > 1 and len(n.split()) == 2 and (set(n.split()) & (lasts | names))}
+    names |= {
+        n for n, k in full.items() if k > 1 and len(n.split()) == 2 and (set(n.split()) & (lasts | names))
+    }
     counts = titled + tagged + full
     votes = _gender_votes(narration)
 
@@ -317,9 +353,19 @@ def _same_person(bare: list[str], titled: bool, gender: str | None, people: Peop
             if own[0] == bare[0] and (not titled or own[0] != own[-1]):
                 same = True
             else:
-                same = own[-1] == bare[0] and (titled or entity.gender != "she") and not (gender == "she" and entity.gender is None)
+                same = (
+                    own[-1] == bare[0]
+                    and (titled or entity.gender != "she")
+                    and not (gender == "she" and entity.gender is None)
+                )
         else:
-            same = len(bare) > 1 and len(own) == 1 and own[0] == bare[-1] and len(words) > 1 and not _clash(bare, entity, people)
+            same = (
+                len(bare) > 1
+                and len(own) == 1
+                and own[0] == bare[-1]
+                and len(words) > 1
+                and not _clash(bare, entity, people)
+            )
         if same:
             found[id(entity)] = entity
     return list(found.values())
@@ -328,7 +374,9 @@ def _same_person(bare: list[str], titled: bool, gender: str | None, people: Peop
 def _clash(bare: list[str], entity: Entity, people: People) -> bool:
     """The person already has another first name."""
     return any(
-        e is entity and len(own := [w for w in k.split() if w.lower() not in TITLES]) > 1 and own[0] != bare[0]
+        e is entity
+        and len(own := [w for w in k.split() if w.lower() not in TITLES]) > 1
+        and own[0] != bare[0]
         for k, e in people.by_name.items()
     )
 

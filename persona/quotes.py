@@ -1,6 +1,6 @@
 """Every quotation of a story with its speaker: spans in, who speaks them out.
 
-    python -m persona.quotes FILE --card data/personas/sherlock/persona.toml --out quotes.jsonl
+python -m persona.quotes FILE --card data/personas/sherlock/persona.toml --out quotes.jsonl
 """
 
 import json
@@ -59,7 +59,6 @@ def attribute(text: str, card: Card, other_narrator: bool = False) -> list[Quote
     """
     found: list[Paragraph] = paragraphs(text)
     sieve = Sieve(text, found, card, other_narrator)
-    sieve.run()
     quotes: list[Quote] = []
     spoken: set[int] = set()
     for turn in sieve.turns:
@@ -85,7 +84,17 @@ def attribute(text: str, card: Card, other_narrator: bool = False) -> list[Quote
         for span in paragraph.spans:
             if id(span) not in spoken:
                 quotes.append(
-                    Quote(span.start, span.end, text[span.start : span.end], None, None, "unspoken", 1.0, False, paragraph.index)
+                    Quote(
+                        span.start,
+                        span.end,
+                        text[span.start : span.end],
+                        None,
+                        None,
+                        "unspoken",
+                        1.0,
+                        False,
+                        paragraph.index,
+                    )
                 )
     return sorted(quotes, key=lambda q: q.start)
 
@@ -93,6 +102,8 @@ def attribute(text: str, card: Card, other_narrator: bool = False) -> list[Quote
 def _keep(turn: Turn, sieve: Sieve, other_narrator: bool) -> bool:
     """Speaker known, and the evidence good enough for its tier."""
     if turn.speaker is None:
+        return False
+    if turn.speaker is sieve.people.persona and not turn.persona_near and turn.tier != "explicit":
         return False
     if other_narrator:
         return turn.tier == "explicit" and turn.run < 3
@@ -126,7 +137,7 @@ def main(args: Args) -> None:
     text = _read(args.file)
     quotes = attribute(text, card, args.other_narrator)
     if not quotes:
-        raise UserError(f"{args.file}: no quotation marks in it: speech must stand between \" \" or “ ”")
+        raise UserError(f'{args.file}: no quotation marks in it: speech must stand between " " or “ ”')
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         temporary = args.out.with_name(args.out.name + ".part")
@@ -141,7 +152,9 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 (byte {error.start}): convert it first, e.g. iconv -f latin1 -t utf-8") from error
+        raise UserError(
+            f"{path}: not UTF-8 (byte {error.start}): convert it first, e.g. iconv -f latin1 -t utf-8"
+        ) from error
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}: give a text file") from error
 

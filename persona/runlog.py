@@ -99,12 +99,19 @@ def resolve_model(args: config.RunArgs) -> config.ModelEntry:
     """The base model of this run; says so where the embedded one stands in because there is no CUDA device."""
     if args.model:
         return config.resolve_model(args.model, cuda=False)
-    import torch
-
-    cuda = torch.cuda.is_available()
+    cuda = cuda_available()
     if not cuda:
         print("no CUDA device: using the embedded base model (--model tiny)")
     return config.resolve_model(None, cuda)
+
+
+def cuda_available() -> bool:
+    """Whether torch sees a CUDA device; False where torch is not installed."""
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()
 
 
 def git_state() -> dict:

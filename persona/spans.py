@@ -63,15 +63,21 @@ def _find_spans(text: str, paragraph: Paragraph) -> None:
                 opened = i + 1
         elif match.group() in OPENING or (match.group() == '"' and _must_open(text, i, paragraph)):
             # The closing mark before this one is missing: what is between belongs to the first quote.
-            paragraph.spans.append(Span(opened, _trim(text, opened, i), paragraph.index))
+            if _has_words(text[opened:i]):
+                paragraph.spans.append(Span(opened, _trim(text, opened, i), paragraph.index))
             opened = i + 1
         else:
-            if text[opened:i].strip():
+            if _has_words(text[opened:i]):
                 paragraph.spans.append(Span(opened, i, paragraph.index))
             opened = None
-    if opened is not None and text[opened : paragraph.end].strip():
+    if opened is not None and _has_words(text[opened : paragraph.end]):
         end = _trim(text, opened, paragraph.end)
         paragraph.spans.append(Span(opened, end, paragraph.index, closed=False))
+
+
+def _has_words(text: str) -> bool:
+    """Whether there is more than marks of a quote within a quote."""
+    return any(c.isalnum() for c in text) or len(text.strip()) > 1
 
 
 def _may_open(text: str, i: int, paragraph: Paragraph) -> bool:

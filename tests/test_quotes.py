@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,10 @@ def found(text: str) -> list[str]:
 def test_straight_and_curly_quotes_give_the_same_spans():
     straight = '"Come," said Holmes, "sit down."'
     assert found(straight) == ["Come,", "sit down."]
-    assert found(straight.replace('"Come,"', "“Come,”").replace('"sit down."', "“sit down.”")) == ["Come,", "sit down."]
+    assert found(straight.replace('"Come,"', "“Come,”").replace('"sit down."', "“sit down.”")) == [
+        "Come,",
+        "sit down.",
+    ]
 
 
 def test_offsets_leave_the_marks_out_and_paragraphs_count_from_blank_lines():
@@ -75,7 +79,14 @@ def test_a_missing_closing_mark_does_not_turn_the_rest_around():
 
 @pytest.mark.parametrize(
     "tag",
-    ["said Holmes", "Holmes said", "remarked Sherlock Holmes, rising", "cried Mr. Holmes", "Holmes quietly answered", "put in Holmes"],
+    [
+        "said Holmes",
+        "Holmes said",
+        "remarked Sherlock Holmes, rising",
+        "cried Mr. Holmes",
+        "Holmes quietly answered",
+        "put in Holmes",
+    ],
 )
 def test_explicit_tags_in_both_orders(tag: str):
     (quote,) = run(f'"It is quite clear," {tag}.')
@@ -90,17 +101,25 @@ def test_first_person_tags_are_the_narrator(tag: str):
 
 
 def test_tag_before_the_quote():
-    quotes = run('I had asked Lestrade for the key, and at last Holmes turned to him and said: "The key, if you please."')
+    quotes = run(
+        'I had asked Lestrade for the key, and at last Holmes turned to him and said: "The key, if you please."'
+    )
     assert [q.speaker for q in quotes] == [HOLMES]
-    assert speakers('Lestrade sat down heavily.\n\nThen he leaned forward, and Holmes said:\n\n"I am all attention."') == [HOLMES]
+    assert speakers(
+        'Lestrade sat down heavily.\n\nThen he leaned forward, and Holmes said:\n\n"I am all attention."'
+    ) == [HOLMES]
 
 
 def test_participle_before_the_quote_belongs_to_the_nearest_subject():
-    assert speakers('I was growing impatient, but Holmes calmed me by remarking: "Patience, my dear fellow."') == [HOLMES]
+    assert speakers(
+        'I was growing impatient, but Holmes calmed me by remarking: "Patience, my dear fellow."'
+    ) == [HOLMES]
 
 
 def test_other_people_are_found_in_the_text():
-    text = '"I am ruined," said Miss Adler.\n\n"Tut!" cried Colonel Ross.\n\n"He is gone," the policeman said.'
+    text = (
+        '"I am ruined," said Miss Adler.\n\n"Tut!" cried Colonel Ross.\n\n"He is gone," the policeman said.'
+    )
     quotes = run(text)
     assert [q.speaker for q in quotes] == ["Miss Adler", "Colonel Ross", "the policeman"]
     assert [q.tier for q in quotes] == ["explicit", "explicit", "description"]
@@ -117,8 +136,24 @@ def test_standing_description_is_the_persona():
     assert (first.speaker, first.tier, first.keep) == (HOLMES, "description", True)
 
 
+def test_standing_description_is_doubtful_where_another_friend_was_introduced():
+    text = (
+        "Holmes was out. I sat with my friend Colonel Ross, and Colonel Ross had lit his pipe.\n\n"
+        '"It is late," said my friend.'
+    )
+    (quote,) = run(text)
+    assert quote.speaker != HOLMES or not quote.keep
+
+
+def test_the_inspector_is_the_one_with_that_title():
+    text = 'Inspector Gregory and Colonel Ross came in.\n\n"It is late," said the inspector.'
+    assert speakers(text) == ["Inspector Gregory"]
+
+
 def test_pronoun_tag_takes_the_person_named_in_the_paragraph():
-    text = '"What now?" I asked.\n\nHolmes bent over the sill. The dust was thick. "There is a mark," said he.'
+    text = (
+        '"What now?" I asked.\n\nHolmes bent over the sill. The dust was thick. "There is a mark," said he.'
+    )
     quote = run(text)[-1]
     assert (quote.speaker, quote.tier, quote.keep) == (HOLMES, "pronoun", True)
 
@@ -134,13 +169,19 @@ def test_pronoun_agrees_in_gender():
 
 
 def test_pronoun_tag_takes_whom_the_narration_named_last():
-    text = "Holmes lay upon the sofa. Colonel Ross strode in, and his face was red.\n\n" + '"I have seen nothing of my horse," said he.'
+    text = (
+        "Holmes lay upon the sofa. Colonel Ross strode in, and his face was red.\n\n"
+        + '"I have seen nothing of my horse," said he.'
+    )
     assert speakers(text) == ["Colonel Ross"]
 
 
 @pytest.mark.parametrize(
     "text",
-    ['Holmes bent over the sill. "There is a mark here."', '"There is a mark here." Holmes bent over the sill.'],
+    [
+        'Holmes bent over the sill. "There is a mark here."',
+        '"There is a mark here." Holmes bent over the sill.',
+    ],
 )
 def test_action_in_the_paragraph(text: str):
     (quote,) = run(text)
@@ -177,13 +218,20 @@ def test_quotes_of_a_paragraph_have_one_speaker_unless_the_narration_shows_anoth
 def test_long_run_of_a_client_is_nobody_else_s():
     text = (
         '"Tell us all," said Holmes.\n\n"I am a clerk," said Mr. Pycroft. "I was poor.\n\n"I met a man called Holmes.'
-        " 'I am Holmes,' said he.\n\n\"He gave me a hundred pounds.\"\n\n\"Curious,\" said Holmes."
+        ' \'I am Holmes,\' said he.\n\n"He gave me a hundred pounds."\n\n"Curious," said Holmes.'
     )
     quotes = run(text)
     story = quotes[1:5]
     assert [q.tier for q in story] == ["monologue"] * 4
     assert {q.speaker for q in story} == {"Mr. Pycroft"} and not any(q.keep for q in story)
     assert quotes[-1].speaker == HOLMES
+
+
+def test_a_run_ends_where_a_paragraph_names_another_speaker():
+    text = (
+        '"I loved her," said Mr. Slaney. "She was pledged to me.\n\n"She feared you," said Holmes, sternly.'
+    )
+    assert speakers(text) == ["Mr. Slaney", "Mr. Slaney", HOLMES]
 
 
 def test_long_run_of_the_persona_is_kept_only_where_explicit():
@@ -199,6 +247,8 @@ def test_long_run_of_the_persona_is_kept_only_where_explicit():
     [
         'He had told me of the "Gloria Scott" before that.',
         'The word "rache" was written upon the wall.',
+        'Upon the flap Holmes wrote "S. H. for J. O." Then he sealed it.',
+        '"There will call upon you to-night a gentleman," it said.',
         'There lay a note upon the table. It ran:\n\n"Come at once. Your friend is in danger."',
     ],
 )
@@ -210,6 +260,17 @@ def test_titles_letters_and_words_are_unspoken(text: str):
 def test_broken_off_speech_is_spoken():
     text = '"If you will look"--Holmes pointed to the door--"you will see the scratch," said he.'
     assert speakers(text) == [HOLMES, HOLMES]
+
+
+def test_narrator_who_is_the_persona_is_i():
+    card = load_card("sherlock")
+    watson = replace(
+        card, persona=card.narrator, narrator_is_persona=True, people=(*card.people, card.persona)
+    )
+    quotes = attribute(
+        '"Who is it?" said I.\n\n"A friend," said Holmes.\n\n"It is late," said my companion.', watson
+    )
+    assert [q.speaker for q in quotes] == [WATSON, HOLMES, "my companion"]
 
 
 def test_another_narrator_is_not_the_card_s():
@@ -233,7 +294,10 @@ def test_empty_text_has_no_quotes():
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "persona.quotes", *map(str, arguments)], cwd=config.ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "persona.quotes", *map(str, arguments)],
+        cwd=config.ROOT,
+        capture_output=True,
+        text=True,
     )
 
 
@@ -256,12 +320,14 @@ def test_command_writes_a_line_for_each_quote(tmp_path: Path):
     ("content", "card", "says"),
     [
         (None, "sherlock", "No such file"),
-        (b"Caf\xe9 \"Oh,\" said he.", "sherlock", "not UTF-8"),
+        (b'Caf\xe9 "Oh," said he.', "sherlock", "not UTF-8"),
         (b"It rained.", "sherlock", "no quotation marks"),
         (b'"Oh," said he.', "nobody", "no such card"),
     ],
 )
-def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path, content: bytes | None, card: str, says: str):
+def test_bad_input_is_one_line_and_writes_nothing(
+    tmp_path: Path, content: bytes | None, card: str, says: str
+):
     text, out = tmp_path / "story.txt", tmp_path / "quotes.jsonl"
     if content is not None:
         text.write_bytes(content)
@@ -276,7 +342,9 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path, content: bytes
 
 @pytest.mark.skipif(not STYLES.is_dir(), reason=f"no annotated novel: {STYLES} is absent")
 def test_figures_on_styles():
-    spec = importlib.util.spec_from_file_location("quotes_benchmark", config.ROOT / "benchmarks" / "quotes.py")
+    spec = importlib.util.spec_from_file_location(
+        "quotes_benchmark", config.ROOT / "benchmarks" / "quotes.py"
+    )
     benchmark = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = benchmark
     spec.loader.exec_module(benchmark)

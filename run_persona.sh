@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=persona
+#SBATCH --partition=dgx
+#SBATCH --gres=gpu:1
+#SBATCH --mem=32G
+#SBATCH --cpus-per-task=4
+#SBATCH --time=24:00:00
+#SBATCH --qos=normal
+#SBATCH --output=persona-%j.log
+#SBATCH --open-mode=append
+#SBATCH --signal=B:TERM@300
+#SBATCH --requeue
+#
+# The whole pipeline: data set, fine-tuning, loss extraction, evaluation, figures. Finished stages are skipped.
+#
+#   bash run_persona.sh                                       on this machine; without a GPU on the embedded model and corpus
+#   sbatch run_persona.sh                                     under SLURM; the lines above are defaults, e.g. sbatch --partition=gpu --gres=gpu:a100:1 run_persona.sh
+#   bash run_persona.sh --corpus DIR --max-steps 400          your own text, a smaller budget
+#   bash run_persona.sh --reference                           also evaluate as the reference system did, on rows seen in training
+#
+# --persona, --corpus, --model, --run, --seed and --force go to every stage, all other flags to fine_tune.py. Stopped (Ctrl-C, SIGTERM,
+# time limit, power cut), it goes on from the last complete checkpoint when started again; under SLURM it requeues itself before the time limit.
+set -uo pipefail
+
+if [ -n "${SLURM_JOB_ID:-}" ]; then # SLURM runs a copy of this file: ask for the original
+    original=$(scontrol show job "$SLURM_JOB_ID" 2>/dev/null | sed -n 's/^ *Command=\([^ ]*\).*/\1/p')
+    here=$(dirname "${original:-${SLURM_SUBMIT_DIR:-.}/run_persona.sh}")
+else
+    here=$(dirname "${BASH_SOURCE[0]}")
+fi
+came_from=$PWD
+cd "$here" || exit 2
+
+shared=() training=() reference=
+while [ $# -gt 0 ]; do
+    case $1 in
+        --corpus) # a folder is meant from where the user stands
+            [ $# -ge 2 ] || { echo "error: --corpus needs a value" >&2; exit 2; }
+            case $2 in embedded | canon | /*) shared+=("$1" "$2") ;; *) shared+=("$1" "$came_from/$2") ;; esac
+            shift 2 ;;
+        --persona | --model | --run | --seed)
+            [ $# -ge 2 ] || { echo "error: $1 needs a value" >&2; exit 2; }
+            shared+=("$1" "$2"); shift 2 ;;
+        --force) shared+=("$1"); shift ;;
+        --reference) reference=yes; shift ;;
+        -h | --help) sed -n '/^# The whole/,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//'; exit 0 ;;
+        *) training+=("$1"); shift ;;
+    esac
+done
+
+. ./setup_environment.sh
+setup_environment requirements_training.txt
+
+child=
+forward() { # SLURM's warning before the time limit: let the stage save, then requeue
+    [ -n "$child" ] && kill -TERM "$child" 2>/dev/null
+}
+trap forward TERM
+
+stage() { # stage SCRIPT ARGUMENT...
+    echo
+    echo "=== $1"
+    "$python" "$@" &
+    child=$!
+    wait "$child"; local code=$?
+    while kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done # wait returns early when a signal comes in
+    child=
+    [ $code -eq 0 ] && return
+    if [ $code -eq 75 ] && [ -n "${SLURM_JOB_ID:-}" ]; then
+        echo "requeueing job $SLURM_JOB_ID"
+        scontrol requeue "$SLURM_JOB_ID"
+        exit 0
+    fi
+    echo "run_persona.sh: stage $1 failed with exit code $code" >&2
+    exit $code
+}
+
+if [ -z "${RESUME_CHECKPOINT:-}" ]; then
+    RESUME_CHECKPOINT=$("$python" -m persona.checkpoints last "${shared[@]}") || exit $?
+fi
+export RESUME_CHECKPOINT
+stage generate_dataset.py "${shared[@]}"
+stage fine_tune.py "${shared[@]}" "${training[@]}"
+stage extract_loss.py "${shared[@]}"
+stage evaluation.py "${shared[@]}"
+[ -n "$reference" ] && stage evaluation.py --protocol reference "${shared[@]}"
+stage visual.py "${shared[@]}"
+"$python" -m persona.checkpoints clean "${shared[@]}" || exit $?
+echo
+echo "talk to him:  $python test.py ${shared[*]}"

@@ -46,9 +46,14 @@ def main(args: Args) -> None:
     items, probes = items[: args.limit or None], scoring.probes_of(card)
     outputs = [folder / "base_report.json", folder / "base_predictions.jsonl"]
     settings = {k: v for k, v in runlog.settings_of(args).items() if k not in ("force", "run")}
-    inputs = runlog.sha256_of(data / "train.jsonl", data / "test.jsonl", json.dumps([settings, entry.source, entry.revision]))
+    inputs = runlog.sha256_of(
+        data / "train.jsonl", data / "test.jsonl", json.dumps([settings, entry.source, entry.revision])
+    )
     if not args.force and runlog.is_current(folder, "base_model", inputs, outputs):
-        print(f"{outputs[0]} is up to date (--force evaluates again)\n\n" + scoring.table(runlog.read_json(outputs[0], "the report")))
+        print(
+            f"{outputs[0]} is up to date (--force evaluates again)\n\n"
+            + scoring.table(runlog.read_json(outputs[0], "the report"))
+        )
         return
 
     start, device = runlog.now(), modeling.pick_device()
@@ -57,24 +62,48 @@ def main(args: Args) -> None:
     model = modeling.load_base(entry, device, four_bit=args.four_bit).eval()
     sampling = Sampling(temperature=0.0, max_new_tokens=args.max_new_tokens)
     variants = {"base": [*items, *probes], "base_no_prompt": without_system([*items, *probes])}
-    records = {name: scoring.score(model, tokenizer, asked, sampling, args.batch_size, label=name) for name, asked in variants.items()}
-    spoken = [answer_of(r) for r in train if r["meta"]["strategy"] == "dialogue"] or [answer_of(r) for r in train]
+    records = {
+        name: scoring.score(model, tokenizer, asked, sampling, args.batch_size, label=name)
+        for name, asked in variants.items()
+    }
+    spoken = [answer_of(r) for r in train if r["meta"]["strategy"] == "dialogue"] or [
+        answer_of(r) for r in train
+    ]
     rate = metrics.term_rate(spoken, card.lexicon)
     clusters, kind = scoring.clusters_of(items)
-    of_system = {name: scoring.metrics_of(items, of[: len(items)], card, rate) for name, of in records.items()}
+    of_system = {
+        name: scoring.metrics_of(items, of[: len(items)], card, rate) for name, of in records.items()
+    }
     report = {
         "run": folder.name, "protocol": "held-out", "n": len(items), "clusters": kind, "canon_term_rate": rate, "decoding": asdict(sampling),
         "systems": {name: {"model": entry.source, "adapter": None, "prompt": card.system_prompt if name == "base" else None} for name in variants},
         "metrics": scoring.compare(of_system, clusters),
     }  # fmt: skip
     predictions = [
-        {"id": i.id, "story": i.story, "kind": i.kind, "prompt": i.messages[-1]["content"], "reference": i.reference, "answers": {name: of[k].answer for name, of in records.items()}}
+        {
+            "id": i.id,
+            "story": i.story,
+            "kind": i.kind,
+            "prompt": i.messages[-1]["content"],
+            "reference": i.reference,
+            "answers": {name: of[k].answer for name, of in records.items()},
+        }
         for k, i in enumerate([*items, *probes])
     ]
     runlog.write_jsonl(outputs[1], predictions)
     runlog.write_json(outputs[0], report)
-    runlog.record_stage(folder, "base_model", status="done", start=start, end=runlog.now(), inputs_sha256=inputs, settings=settings)
-    print(f"\n{len(items)} replies; 95% intervals by bootstrap over {kind}s\n\n{scoring.table(report)}\n\nwritten to {outputs[0]}")
+    runlog.record_stage(
+        folder,
+        "base_model",
+        status="done",
+        start=start,
+        end=runlog.now(),
+        inputs_sha256=inputs,
+        settings=settings,
+    )
+    print(
+        f"\n{len(items)} replies; 95% intervals by bootstrap over {kind}s\n\n{scoring.table(report)}\n\nwritten to {outputs[0]}"
+    )
 
 
 if __name__ == "__main__":

@@ -54,13 +54,28 @@ def leakage(rows: list, train: list, answers: dict[str, list[str]]) -> dict:
     from persona import metrics
     from persona.rows import answer_of
 
-    known = {g for row in train for m in row["messages"] if m["role"] == "assistant" for g in metrics.ngrams(m["content"], 8)}
+    known = {
+        g
+        for row in train
+        for m in row["messages"]
+        if m["role"] == "assistant"
+        for g in metrics.ngrams(m["content"], 8)
+    }
 
     def shares(texts: list[str]) -> dict:
         found = [metrics.overlap_share(t, known) for t in texts]
-        return {"mean": sum(found) / len(found), "max": max(found), "over_20_percent": sum(x > 0.2 for x in found), "n": len(found)}
+        return {
+            "mean": sum(found) / len(found),
+            "max": max(found),
+            "over_20_percent": sum(x > 0.2 for x in found),
+            "n": len(found),
+        }
 
-    return {"n": 8, "true_replies": shares([answer_of(r) for r in rows]), "answers": {s: shares(a) for s, a in answers.items()}}
+    return {
+        "n": 8,
+        "true_replies": shares([answer_of(r) for r in rows]),
+        "answers": {s: shares(a) for s, a in answers.items()},
+    }
 
 
 def systems_of(args: Args, entry: config.ModelEntry, folder: Path) -> Iterator[tuple]:
@@ -75,7 +90,9 @@ def systems_of(args: Args, entry: config.ModelEntry, folder: Path) -> Iterator[t
     yield "tuned", modeling.attach_adapter(model, folder / "adapter"), tokenizer
 
 
-def evaluate(args: Args, card, entry: config.ModelEntry, folder: Path, rows: list, train: list) -> tuple[dict, list[dict]]:
+def evaluate(
+    args: Args, card, entry: config.ModelEntry, folder: Path, rows: list, train: list
+) -> tuple[dict, list[dict]]:
     """The report and the predictions."""
     from persona import metrics, runlog, scoring
     from persona.chat import Sampling
@@ -87,11 +104,20 @@ def evaluate(args: Args, card, entry: config.ModelEntry, folder: Path, rows: lis
         name: scoring.score(model, tokenizer, [*items, *probes], sampling, args.batch_size, label=name)
         for name, model, tokenizer in systems_of(args, entry, folder)
     }
-    spoken = [answer_of(r) for r in train if r["meta"]["strategy"] == "dialogue"] or [answer_of(r) for r in train]
+    spoken = [answer_of(r) for r in train if r["meta"]["strategy"] == "dialogue"] or [
+        answer_of(r) for r in train
+    ]
     canon_rate = metrics.term_rate(spoken, card.lexicon)
 
     main_kind = "dialogue" if any(i.kind == "dialogue" for i in items) else "curated"
-    groups = {"": items} if args.protocol == "reference" else {"": [i for i in items if i.kind == main_kind], "/curated": [i for i in items if i.kind == "curated" != main_kind]}
+    groups = (
+        {"": items}
+        if args.protocol == "reference"
+        else {
+            "": [i for i in items if i.kind == main_kind],
+            "/curated": [i for i in items if i.kind == "curated" != main_kind],
+        }
+    )
     found: dict = {}
     clustering = ""
     for suffix, group in groups.items():
@@ -103,7 +129,11 @@ def evaluate(args: Args, card, entry: config.ModelEntry, folder: Path, rows: lis
         of_system = {}
         for name, of in records.items():
             chosen = [of[places[i.id]] for i in group]
-            of_system[name] = scoring.reference_metrics(group, chosen, card) if args.protocol == "reference" else scoring.metrics_of(group, chosen, card, canon_rate)
+            of_system[name] = (
+                scoring.reference_metrics(group, chosen, card)
+                if args.protocol == "reference"
+                else scoring.metrics_of(group, chosen, card, canon_rate)
+            )
         found |= {f"{name}{suffix}": metric for name, metric in scoring.compare(of_system, clusters).items()}
     answers = {name: [r.answer for r in of[: len(items)]] for name, of in records.items()}
     report = {
@@ -117,7 +147,14 @@ def evaluate(args: Args, card, entry: config.ModelEntry, folder: Path, rows: lis
         "decoding": asdict(sampling), "metrics": found, "controls": {}, "leakage": leakage(rows, train, answers),
     }  # fmt: skip
     predictions = [
-        {"id": i.id, "story": i.story, "kind": i.kind, "prompt": i.messages[-1]["content"], "reference": i.reference, "answers": {name: of[k].answer for name, of in records.items()}}
+        {
+            "id": i.id,
+            "story": i.story,
+            "kind": i.kind,
+            "prompt": i.messages[-1]["content"],
+            "reference": i.reference,
+            "answers": {name: of[k].answer for name, of in records.items()},
+        }
         for k, i in enumerate([*items, *probes])
     ]
     return report, predictions
@@ -140,9 +177,19 @@ def main(args: Args) -> None:
     outputs = [folder / f"evaluation_report{suffix}.json", folder / f"predictions{suffix}.jsonl"]
 
     settings = {k: v for k, v in runlog.settings_of(args).items() if k not in ("force", "run")}
-    code = [config.ROOT / "persona" / f"{m}.py" for m in ("scoring", "metrics", "intervals", "chat", "generation")]
+    code = [
+        config.ROOT / "persona" / f"{m}.py" for m in ("scoring", "metrics", "intervals", "chat", "generation")
+    ]
     probes = [p for p in [card.folder / "probes.jsonl"] if p.is_file()]
-    inputs = runlog.sha256_of(adapter, data / "train.jsonl", data / "test.jsonl", *probes, *code, Path(__file__), json.dumps(settings, sort_keys=True))
+    inputs = runlog.sha256_of(
+        adapter,
+        data / "train.jsonl",
+        data / "test.jsonl",
+        *probes,
+        *code,
+        Path(__file__),
+        json.dumps(settings, sort_keys=True),
+    )
     stage = f"evaluation{suffix}"
     if not args.force and runlog.is_current(folder, stage, inputs, outputs):
         report = runlog.read_json(outputs[0], "the evaluation report")
@@ -152,11 +199,23 @@ def main(args: Args) -> None:
         report, predictions = evaluate(args, card, entry, folder, rows, train)
         runlog.write_jsonl(outputs[1], predictions)
         runlog.write_json(outputs[0], report)
-        runlog.record_stage(folder, stage, status="done", start=start, end=runlog.now(), inputs_sha256=inputs, settings=settings)
+        runlog.record_stage(
+            folder,
+            stage,
+            status="done",
+            start=start,
+            end=runlog.now(),
+            inputs_sha256=inputs,
+            settings=settings,
+        )
     where = "rows seen in training" if suffix else f"replies of {len(report['stories'])} held-out stories"
-    print(f"\n{report['n']} {where}; 95% intervals by bootstrap over {report['clusters']}s\n\n{scoring.table(report)}\n")
+    print(
+        f"\n{report['n']} {where}; 95% intervals by bootstrap over {report['clusters']}s\n\n{scoring.table(report)}\n"
+    )
     true = report["leakage"]["true_replies"]
-    print(f"8-grams of true replies that stand in training answers: mean {true['mean']:.2%}, highest {true['max']:.2%}; written to {outputs[0]}")
+    print(
+        f"8-grams of true replies that stand in training answers: mean {true['mean']:.2%}, highest {true['max']:.2%}; written to {outputs[0]}"
+    )
 
 
 if __name__ == "__main__":

@@ -31,10 +31,18 @@ def main(args: Args) -> None:
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     card = cards.load_card(args.persona)
-    corpus = args.corpus or runlog.resolve_model(args).corpus  # the model decides nothing but the default corpus
+    corpus = (
+        args.corpus or runlog.resolve_model(args).corpus
+    )  # the model decides nothing but the default corpus
     folder = args.out or config.dataset_folder(args.persona, corpus)
     manifest, made = dataset.ensure(
-        card, corpus, folder, force=args.force, strategies=args.strategies, context_turns=args.context_turns, seed=args.seed
+        card,
+        corpus,
+        folder,
+        force=args.force,
+        strategies=args.strategies,
+        context_turns=args.context_turns,
+        seed=args.seed,
     )
     if not made:
         print(f"{folder} is up to date (--force makes it again)")
@@ -42,11 +50,17 @@ def main(args: Args) -> None:
     kinds = sorted({k for c in manifest["counts"].values() for k in c} - {"rows"})
     print(f"{'split':<12}{'rows':>8}" + "".join(f"{k:>10}" for k in kinds) + f"{'distinct':>10}")
     for split, counts in manifest["counts"].items():
-        print(f"{split:<12}{counts['rows']:>8,}" + "".join(f"{counts.get(k, 0):>10,}" for k in kinds) + f"{manifest['distinct_answers'][split]:>10,}")
+        print(
+            f"{split:<12}{counts['rows']:>8,}"
+            + "".join(f"{counts.get(k, 0):>10,}" for k in kinds)
+            + f"{manifest['distinct_answers'][split]:>10,}"
+        )
     for reason, n in manifest["removed"].items():
         print(f"taken out, {reason}: {n}")
     leak = manifest["leak_report"]["test"]
-    print(f"8-grams of test answers that stand in training answers: mean {leak['mean']:.2%}, highest {leak['max']:.2%}")
+    print(
+        f"8-grams of test answers that stand in training answers: mean {leak['mean']:.2%}, highest {leak['max']:.2%}"
+    )
     print(f"written to {folder}")
 
 

@@ -62,7 +62,7 @@ def open_session(args: Args):
     from transformers.utils import logging as transformers_logging
 
     from persona import card as cards
-    from persona import modeling, runlog
+    from persona import modeling
     from persona.chat import Sampling, Session
 
     transformers_logging.set_verbosity_error()
@@ -84,7 +84,11 @@ def open_session(args: Args):
     if not base:
         model = modeling.attach_adapter(model, adapter)
     sampling = Sampling(args.temperature, args.top_p, args.max_new_tokens, args.repetition_penalty, args.seed)
-    return Session(model, tokenizer, args.system or card.system_prompt, sampling), card, "base" if base else card.display_name
+    return (
+        Session(model, tokenizer, args.system or card.system_prompt, sampling),
+        card,
+        "base" if base else card.display_name,
+    )
 
 
 def say(session, question: str, name: str = "") -> None:
@@ -100,7 +104,9 @@ def say(session, question: str, name: str = "") -> None:
     print()
     session.sampling.seed += 1  # the next answer is drawn anew
     if session.dropped:
-        print(f"[{session.dropped} earlier turns no longer fit the context and were left out]", file=sys.stderr)
+        print(
+            f"[{session.dropped} earlier turns no longer fit the context and were left out]", file=sys.stderr
+        )
 
 
 def command(session, line: str, persona_prompt: str) -> bool:

@@ -22,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file fr
 import config
 from persona.card import Card, load_card
 from persona.errors import UserError
-from persona.mentions import TITLES, fold
+from persona.mentions import fold
 from persona.quotes import Quote, attribute
+from persona.vocabulary import TITLES
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ each row, dropout masks apart. transformers' own padding-free path under SDPA bu
 computes all of it; here each row is computed by itself.
 """
 
+from itertools import pairwise
 from typing import Any
 
 from persona.chat import IGNORED
@@ -25,8 +26,12 @@ def register() -> str:
 def common_prefix(rows: list[dict[str, Any]]) -> int:
     """Tokens that all rows begin with and that nothing is learned from: no loss on them nor on the token after them."""
     first, last = min(r["input_ids"] for r in rows), max(r["input_ids"] for r in rows)
-    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    learned = min(next((i for i, label in enumerate(r["labels"]) if label != IGNORED), len(r["labels"])) for r in rows)
+    same = next(
+        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last))
+    )
+    learned = min(
+        next((i for i, label in enumerate(r["labels"]) if label != IGNORED), len(r["labels"])) for r in rows
+    )
     length = min(same, learned - 1, *(len(r["input_ids"]) - 1 for r in rows))
     return length if length >= MIN_PREFIX and len(rows) > 1 else 0
 
@@ -36,7 +41,12 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
     import torch
 
     shared = common_prefix(rows)
-    ids, labels, positions, borders = rows[0]["input_ids"][:shared], [IGNORED] * shared, list(range(shared)), [shared]
+    ids, labels, positions, borders = (
+        rows[0]["input_ids"][:shared],
+        [IGNORED] * shared,
+        list(range(shared)),
+        [shared],
+    )
     for row in rows:
         ids = ids + row["input_ids"][shared:]
         labels += [IGNORED, *row["labels"][shared + 1 :]]  # the token before a row's first is another row's
@@ -51,7 +61,15 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def segmented_attention(
-    module, query, key, value, attention_mask, dropout: float = 0.0, scaling: float | None = None, row_borders=None, **kwargs
+    module,
+    query,
+    key,
+    value,
+    attention_mask,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    row_borders=None,
+    **kwargs,
 ):
     """SDPA over the common prefix, then over every row with the prefix before it.
 
@@ -62,7 +80,9 @@ def segmented_attention(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if row_borders is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
 
     def attend(q, k, v, **how):
         return torch.nn.functional.scaled_dot_product_attention(
@@ -73,11 +93,13 @@ def segmented_attention(
     shared = borders[0]
     prefix_key, prefix_value = key[:, :, :shared], value[:, :, :shared]
     outputs = [attend(query[:, :, :shared], prefix_key, prefix_value, is_causal=True)] if shared else []
-    for a, b in zip(borders, borders[1:], strict=False):
+    for a, b in pairwise(borders):
         q, k, v = query[:, :, a:b], key[:, :, a:b], value[:, :, a:b]
         if shared:
             mask = torch.ones(b - a, shared + b - a, dtype=torch.bool, device=query.device).tril(shared)
-            outputs.append(attend(q, torch.cat([prefix_key, k], 2), torch.cat([prefix_value, v], 2), attn_mask=mask))
+            outputs.append(
+                attend(q, torch.cat([prefix_key, k], 2), torch.cat([prefix_value, v], 2), attn_mask=mask)
+            )
         else:
             outputs.append(attend(q, k, v, is_causal=True))
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None

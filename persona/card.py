@@ -83,7 +83,9 @@ def load_card(name: str) -> Card:
     path = folder / "persona.toml"
     if not path.is_file():
         known = sorted(p.parent.name for p in config.PERSONAS.glob("*/persona.toml"))
-        raise UserError(f"unknown persona {name!r}: there is {', '.join(known)}; a new one is a folder {config.PERSONAS}/NAME with a persona.toml")
+        raise UserError(
+            f"unknown persona {name!r}: there is {', '.join(known)}; a new one is a folder {config.PERSONAS}/NAME with a persona.toml"
+        )
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
         return _card(raw, folder)
@@ -99,9 +101,7 @@ def _card(raw: dict, folder: Path) -> Card:
         name: CorpusCard(
             name=name,
             path=config.ROOT / c["path"] if "path" in c else None,
-            sources=tuple(
-                Source(**{**s, "stories": tuple(s["stories"])}) for s in c.get("sources", [])
-            ),
+            sources=tuple(Source(**{**s, "stories": tuple(s["stories"])}) for s in c.get("sources", [])),
             validation=tuple(c["validation"]),
             test=tuple(c["test"]),
             other_narrators=tuple(c.get("other_narrators", [])),

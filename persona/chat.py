@@ -33,7 +33,9 @@ def check_tokenizer(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
         UserError: no chat template; no end-of-turn token; padding that equals the end of turn.
     """
     if not tokenizer.chat_template:
-        raise UserError(f"{name} has no chat template, so turns cannot be told apart: choose an instruction-tuned model, or add a chat_template.jinja to its folder")
+        raise UserError(
+            f"{name} has no chat template, so turns cannot be told apart: choose an instruction-tuned model, or add a chat_template.jinja to its folder"
+        )
     if tokenizer.eos_token is None:
         raise UserError(f"{name} names no end-of-turn token (eos_token): set it in tokenizer_config.json")
 
@@ -45,10 +47,14 @@ def render(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], answer
 
 def prompt_ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], opening: str = "") -> list[int]:
     """Tokens of a conversation that waits for the assistant; `opening` puts first words in its mouth."""
-    return tokenizer(render(tokenizer, messages, answer_next=True) + opening, add_special_tokens=False)["input_ids"]
+    return tokenizer(render(tokenizer, messages, answer_next=True) + opening, add_special_tokens=False)[
+        "input_ids"
+    ]
 
 
-def answer_spans(tokenizer: "PreTrainedTokenizerBase", messages: list[Message]) -> tuple[str, list[tuple[int, int]]]:
+def answer_spans(
+    tokenizer: "PreTrainedTokenizerBase", messages: list[Message]
+) -> tuple[str, list[tuple[int, int]]]:
     """The rendered conversation, and for every assistant turn the characters that the model has to produce.
 
     A span begins after the template's generation prompt and ends with the end-of-turn token.
@@ -63,13 +69,17 @@ def answer_spans(tokenizer: "PreTrainedTokenizerBase", messages: list[Message]) 
             continue
         before, upto = render(tokenizer, messages[:i], answer_next=True), render(tokenizer, messages[: i + 1])
         end = upto.rfind(tokenizer.eos_token) + len(tokenizer.eos_token)
-        if not text.startswith(before) or text[: end] != upto[: end] or end <= len(before):
-            raise UserError("the chat template rewrites earlier turns or does not close the assistant's turn with the eos token: it cannot be trained on turn by turn")
+        if not text.startswith(before) or text[:end] != upto[:end] or end <= len(before):
+            raise UserError(
+                "the chat template rewrites earlier turns or does not close the assistant's turn with the eos token: it cannot be trained on turn by turn"
+            )
         spans.append((len(before), end))
     return text, spans
 
 
-def encode(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], max_length: int, last_only: bool = False) -> Encoded | None:
+def encode(
+    tokenizer: "PreTrainedTokenizerBase", messages: list[Message], max_length: int, last_only: bool = False
+) -> Encoded | None:
     """Encode a conversation with loss on assistant turns and their end-of-turn tokens, and on nothing else.
 
     Where it is longer than `max_length` tokens, the oldest exchanges go (the system turn stays); None where not even the last one fits.
@@ -94,7 +104,9 @@ def encode(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], max_le
     return None
 
 
-def encode_rows(tokenizer: "PreTrainedTokenizerBase", rows: Iterable[Row], max_length: int) -> tuple[list[Encoded], Counter]:
+def encode_rows(
+    tokenizer: "PreTrainedTokenizerBase", rows: Iterable[Row], max_length: int
+) -> tuple[list[Encoded], Counter]:
     """Encode rows for training; the counter says how many were shortened on a turn boundary and how many dropped."""
     encoded, counts = [], Counter(rows=0, shortened=0, dropped=0)
     for row in rows:
@@ -156,7 +168,9 @@ class Session:
                 self.dropped = len(self.turns) - len(kept)
                 return messages
             if not kept:
-                raise UserError(f"the question is longer than the {room} tokens that the model's context leaves for it: shorten it, or lower --max-new-tokens")
+                raise UserError(
+                    f"the question is longer than the {room} tokens that the model's context leaves for it: shorten it, or lower --max-new-tokens"
+                )
             kept = kept[2:]
 
     def ask(self, question: str) -> Iterator[str]:
@@ -172,7 +186,10 @@ class Session:
         finally:
             answer = "".join(pieces).strip()
             if answer:
-                self.turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+                self.turns += [
+                    {"role": "user", "content": question},
+                    {"role": "assistant", "content": answer},
+                ]
 
     def clear(self) -> None:
         """Forget the conversation, keep the system prompt."""
@@ -183,4 +200,9 @@ class Session:
 def context_length(model: object, tokenizer: "PreTrainedTokenizerBase") -> int:
     """Tokens that the model can see: the smaller of what model and tokenizer state."""
     stated = getattr(model.config, "max_position_embeddings", None) or 2048
-    return min(stated, tokenizer.model_max_length if tokenizer.model_max_length and tokenizer.model_max_length > 0 else stated)
+    return min(
+        stated,
+        tokenizer.model_max_length
+        if tokenizer.model_max_length and tokenizer.model_max_length > 0
+        else stated,
+    )

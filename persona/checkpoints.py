@@ -1,7 +1,7 @@
 """Checkpoints that can be trusted: complete ones carry a marker with hashes, written last; others are set aside.
 
-    python -m persona.checkpoints last --persona sherlock     # prints the last complete checkpoint of a run, or nothing
-    python -m persona.checkpoints clean --persona sherlock    # removes a finished run's checkpoints
+python -m persona.checkpoints last --persona sherlock     # prints the last complete checkpoint of a run, or nothing
+python -m persona.checkpoints clean --persona sherlock    # removes a finished run's checkpoints
 """
 
 import json
@@ -32,7 +32,9 @@ def step_of(checkpoint: Path) -> int:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Checkpoint folders, newest step first."""
-    return sorted((p for p in folder.glob("checkpoint-*") if p.is_dir() and step_of(p) >= 0), key=step_of, reverse=True)
+    return sorted(
+        (p for p in folder.glob("checkpoint-*") if p.is_dir() and step_of(p) >= 0), key=step_of, reverse=True
+    )
 
 
 def seal(checkpoint: Path) -> None:
@@ -90,10 +92,14 @@ def require_good(checkpoint: Path) -> Path:
         UserError: it is not there or not complete.
     """
     if not checkpoint.is_dir():
-        raise UserError(f"RESUME_CHECKPOINT names {checkpoint}, which is not there: unset it, or name a checkpoint-N folder")
+        raise UserError(
+            f"RESUME_CHECKPOINT names {checkpoint}, which is not there: unset it, or name a checkpoint-N folder"
+        )
     why = fault(checkpoint)
     if why:
-        raise UserError(f"RESUME_CHECKPOINT names {checkpoint}, but {why}: unset it to go on from the last good one")
+        raise UserError(
+            f"RESUME_CHECKPOINT names {checkpoint}, but {why}: unset it to go on from the last good one"
+        )
     return checkpoint
 
 

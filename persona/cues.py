@@ -6,7 +6,8 @@ Functions of one piece of normalised narration (`mentions.squeeze`) each; who is
 import re
 from typing import NamedTuple
 
-from persona.mentions import DETERMINER, NAME, NOT_NAMES, NOUN, NOUNS, SPEECH_VERBS, TITLES
+from persona.mentions import DETERMINER, NAME, NOUN
+from persona.vocabulary import NOT_NAMES, NOUNS, SPEECH_VERBS, TITLES
 
 VERB = r"(?:" + "|".join(sorted(SPEECH_VERBS, key=len, reverse=True)) + r")"
 SPEAKING = (

@@ -50,15 +50,25 @@ def utterances(text: str, quotes: Iterable[Quote]) -> list[Utterance]:
             continue
         last = groups[-1][-1] if groups else None
         same = last is not None and last.speaker == quote.speaker
-        runs_on = last is not None and quote.paragraph == last.paragraph + 1 and quote.tier in ("monologue", "continuation")
+        runs_on = (
+            last is not None
+            and quote.paragraph == last.paragraph + 1
+            and quote.tier in ("monologue", "continuation")
+        )
         if same and (quote.paragraph == last.paragraph or runs_on):
             groups[-1].append(quote)
         else:
             groups.append([quote])
     return [
         Utterance(
-            g[0].speaker, _joined(text, g), all(q.keep for q in g), g[0].tier, g[0].start, g[-1].end, g[-1].paragraph
-        )  # fmt: skip
+            g[0].speaker,
+            _joined(text, g),
+            all(q.keep for q in g),
+            g[0].tier,
+            g[0].start,
+            g[-1].end,
+            g[-1].paragraph,
+        )
         for g in groups
     ]
 
@@ -67,28 +77,48 @@ def _joined(text: str, quotes: list[Quote]) -> str:
     """The quotes of an utterance as one text; a comma that stood only for "said he" becomes what it stood for."""
     parts: list[str] = []
     for i, quote in enumerate(quotes):
-        part = " ".join(quote.text.split()).strip("\"“”")
+        part = " ".join(quote.text.split()).strip('"“”')
         following = quotes[i + 1] if i + 1 < len(quotes) else None
         if part.endswith(","):
             between = text[quote.end : following.start] if following else ""
-            new_sentence = following is None or (re.search(r"[.!?][\"”]?\s*[\"“]?\s*$", between) and following.text.lstrip()[:1].isupper())
+            new_sentence = following is None or (
+                re.search(r"[.!?][\"”]?\s*[\"“]?\s*$", between) and following.text.lstrip()[:1].isupper()
+            )
             if new_sentence or "\n\n" in between:
                 part = part[:-1] + "."
         parts.append(part)
     return " ".join(parts)
 
 
-def dialogue_rows(story: Story, card: Card, context_turns: int, other_narrator: bool) -> list[Row]:
+def told_by_others(story: Story, card: Card) -> list[tuple[int, int]]:
+    """Ranges of the text that the card says somebody other than the narrator tells."""
+    entries = {e for c in card.corpora.values() for e in c.other_narrators}
+    if story.id in entries:
+        return [(0, len(story.text))]
+    parts = tuple(e.removeprefix(f"{story.id}/") for e in entries if e.startswith(f"{story.id}/"))
+    return [(c.start, c.end) for c in story.chapters for p in parts if c.id == p or c.id.startswith(f"{p}/")]
+
+
+def dialogue_rows(story: Story, card: Card, context_turns: int) -> list[Row]:
     """The persona's replies with one to `context_turns` turns of real context before them.
 
     A reply needs somebody else's speech before it, with at most two paragraphs of narration between; the context goes back while
     speeches follow one another so closely. Unknown speakers may stand in the context as the other side, never as the persona.
+    Where somebody other than the narrator tells the tale, only replies tagged by name count.
     """
-    said = utterances(story.text, attribute(story.text, card, other_narrator=other_narrator))
+    elsewhere = told_by_others(story, card)
+    whole = elsewhere == [(0, len(story.text))]
+    said = utterances(story.text, attribute(story.text, card, other_narrator=whole))
     scenes = scene_starts(story.text)
     rows = []
     for i, reply in enumerate(said):
-        if reply.speaker != card.persona.name or not reply.keep or len(metrics.words(reply.text)) < MIN_REPLY_WORDS:
+        if (
+            reply.speaker != card.persona.name
+            or not reply.keep
+            or len(metrics.words(reply.text)) < MIN_REPLY_WORDS
+        ):
+            continue
+        if reply.tier != "explicit" and any(a <= reply.start < b for a, b in elsewhere):
             continue
         context: list[Message] = []
         later = reply
@@ -98,7 +128,7 @@ def dialogue_rows(story: Story, card: Card, context_turns: int, other_narrator: 
             role = "assistant" if earlier.speaker == card.persona.name else "user"
             if role == "assistant" and not earlier.keep:
                 break
-            if context and context[0]["role"] == role or not context and role == "assistant":
+            if (context and context[0]["role"] == role) or (not context and role == "assistant"):
                 break  # two speeches of one side: what stands between is narration that the row does not have
             context.insert(0, {"role": role, "content": earlier.text})
             later = earlier
@@ -108,10 +138,21 @@ def dialogue_rows(story: Story, card: Card, context_turns: int, other_narrator: 
             context.pop(0)
         if not context:
             continue
-        messages = [{"role": "system", "content": card.system_prompt}, *context, {"role": "assistant", "content": reply.text}]
+        messages = [
+            {"role": "system", "content": card.system_prompt},
+            *context,
+            {"role": "assistant", "content": reply.text},
+        ]
         scene = sum(start <= reply.start for start in scenes) - 1
         rows.append(
-            make_row(messages, "dialogue", story=story.id, tier=reply.tier, span=[reply.start, reply.end], scene=f"{story.id}#{scene}")
+            make_row(
+                messages,
+                "dialogue",
+                story=story.id,
+                tier=reply.tier,
+                span=[reply.start, reply.end],
+                scene=f"{story.id}#{scene}",
+            )
         )
     return rows
 
@@ -140,7 +181,10 @@ def chunk_rows(story: Story, card: Card, size: int = 500, overlap: int = 50) -> 
         if len(metrics.words(passage)) >= MIN_REPLY_WORDS:
             messages = [
                 {"role": "system", "content": card.system_prompt},
-                {"role": "user", "content": "Pray begin your account." if start == 0 else "Pray go on with your account."},
+                {
+                    "role": "user",
+                    "content": "Pray begin your account." if start == 0 else "Pray go on with your account.",
+                },
                 {"role": "assistant", "content": passage},
             ]
             rows.append(make_row(messages, "chunk", story=story.id, span=[start, end]))
@@ -159,30 +203,49 @@ def curated_rows(card: Card) -> dict[str, list[Row]]:
         return found
     with path.open(encoding="utf-8") as lines:
         for raw in parse_rows(lines, str(path)):
-            split = next((s for s in ("validation", "test") if raw["topic"] in card.curated_splits.get(s, ())), "train")
+            split = next(
+                (s for s in ("validation", "test") if raw["topic"] in card.curated_splits.get(s, ())), "train"
+            )
             messages = [{"role": "system", "content": card.system_prompt}, *raw["messages"]]
             strategy = "guard" if raw["kind"] == "guard" else "curated"
             found[split].append(make_row(messages, strategy, kind=raw["kind"], topic=raw["topic"]))
     return found
 
 
-def story_splits(corpus: Corpus, card: Card) -> dict[str, str]:
-    """Story id -> split. The card decides for every story that any of its corpora names; a lone story cannot be split.
+def units_of(corpus: Corpus) -> list[Story]:
+    """What is split whole: the stories; where there are fewer than three, their chapters ("chapter-3", or "story/chapter-3")."""
+    if len(corpus.stories) >= 3:
+        return list(corpus.stories)
+    alone = len(corpus.stories) == 1
+    return [
+        Story(c.id if alone else f"{s.id}/{c.id}", c.title, s.text[c.start : c.end], (), s.source)
+        for s in corpus.stories
+        for c in s.chapters
+    ]
+
+
+def story_splits(name: str, units: list[Story], card: Card) -> dict[str, str]:
+    """Story id -> split. The card decides for every story that any of its corpora names; where it names none, the last tenths are held out.
 
     Raises:
         UserError: nothing is left to train on, or nothing is held out.
     """
-    held = {split: {s for c in card.corpora.values() for s in getattr(c, split)} for split in ("validation", "test")}
-    splits = {s.id: next((name for name, ids in held.items() if s.id in ids), "train") for s in corpus.stories}
+    held = {
+        split: {s for c in card.corpora.values() for s in getattr(c, split)}
+        for split in ("validation", "test")
+    }
+    splits = {s.id: next((name for name, ids in held.items() if s.id in ids), "train") for s in units}
     if not {"validation", "test"} & set(splits.values()):
         # no story is named on the card: the last tenth (at least one) tests, the tenth before it validates
         ids = sorted(splits)
         if len(ids) < 3:
-            raise UserError(f"corpus {corpus.name} has {len(ids)} stories and the card names none of them: three are needed to train, validate and test")
+            raise UserError(
+                f"corpus {name} has {len(ids)} stories or chapters and the card names none of them: three are needed to train, validate and test"
+            )
         share = max(1, len(ids) // 10)
         splits |= dict.fromkeys(ids[-share:], "test") | dict.fromkeys(ids[-2 * share : -share], "validation")
     if "train" not in splits.values():
-        raise UserError(f"corpus {corpus.name}: every story is held out by the card, nothing is left to train on")
+        raise UserError(f"corpus {name}: every story is held out by the card, nothing is left to train on")
     return splits
 
 
@@ -216,7 +279,11 @@ def remove_near_duplicates(rows: dict[str, list[Row]]) -> Counter:
                 continue
             seen.add(row["id"])
             pair = sketches(row)
-            near = any(sketch.jaccard(kept_sketches[f"{key}/{kind}"]) >= NEAR for kind, sketch in pair for key in indexes[kind].query(sketch))
+            near = any(
+                sketch.jaccard(kept_sketches[f"{key}/{kind}"]) >= NEAR
+                for kind, sketch in pair
+                for key in indexes[kind].query(sketch)
+            )
             if near:
                 removed[f"{split}: near a held-out row"] += 1
                 continue
@@ -232,15 +299,33 @@ def remove_near_duplicates(rows: dict[str, list[Row]]) -> Counter:
 
 def leak_report(rows: dict[str, list[Row]]) -> dict:
     """How much of the held-out answers stands in training answers, by word 8-grams."""
-    known = {g for row in rows["train"] for m in row["messages"] if m["role"] == "assistant" for g in metrics.ngrams(m["content"], 8)}
+    known = {
+        g
+        for row in rows["train"]
+        for m in row["messages"]
+        if m["role"] == "assistant"
+        for g in metrics.ngrams(m["content"], 8)
+    }
     report = {}
     for split in ("validation", "test"):
         shares = [metrics.overlap_share(answer_of(row), known) for row in rows[split]]
-        report[split] = {"rows": len(shares), "mean": sum(shares) / len(shares) if shares else 0.0, "max": max(shares, default=0.0)}
+        report[split] = {
+            "rows": len(shares),
+            "mean": sum(shares) / len(shares) if shares else 0.0,
+            "max": max(shares, default=0.0),
+        }
     return report
 
 
-def build(card: Card, corpus_name: str, out: Path, *, strategies: tuple[str, ...] = (), context_turns: int = 3, seed: int = 42) -> dict:
+def build(
+    card: Card,
+    corpus_name: str,
+    out: Path,
+    *,
+    strategies: tuple[str, ...] = (),
+    context_turns: int = 3,
+    seed: int = 42,
+) -> dict:
     """Make a data set in `out`: train, validation and test rows, manifest.json, README.md. Returns the manifest.
 
     Everything is decided by sources, card and settings; the seed orders the rows. Files appear only when all are ready.
@@ -252,12 +337,12 @@ def build(card: Card, corpus_name: str, out: Path, *, strategies: tuple[str, ...
     if unknown:
         raise UserError(f"unknown strategy {unknown[0]!r}: there is dialogue, curated, chunk")
     corpus = load_corpus(card, corpus_name)
-    splits = story_splits(corpus, card)
-    elsewhere = {s for c in card.corpora.values() for s in c.other_narrators}
+    units = units_of(corpus)
+    splits = story_splits(corpus.name, units, card)
     rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
-    for story in corpus.stories:
+    for story in units:
         if "dialogue" in strategies:
-            rows[splits[story.id]] += dialogue_rows(story, card, context_turns, other_narrator=story.id in elsewhere)
+            rows[splits[story.id]] += dialogue_rows(story, card, context_turns)
         if "chunk" in strategies:
             rows[splits[story.id]] += chunk_rows(story, card)
     if "curated" in strategies:
@@ -266,12 +351,30 @@ def build(card: Card, corpus_name: str, out: Path, *, strategies: tuple[str, ...
     removed = remove_near_duplicates(rows)
     for split in SPLITS:
         if not rows[split]:
-            raise UserError(f"corpus {corpus.name}: no rows for {split}; the persona {card.display_name} hardly speaks there, or its stories are missing")
+            raise UserError(
+                f"corpus {corpus.name}: no rows for {split}; the persona {card.display_name} hardly speaks there, or its stories are missing"
+            )
         random.Random(f"{seed}-{split}").shuffle(rows[split])
-    return _write(card, corpus, rows, splits, removed, out, {"strategies": list(strategies), "context_turns": context_turns, "seed": seed})
+    return _write(
+        card,
+        corpus,
+        rows,
+        splits,
+        removed,
+        out,
+        {"strategies": list(strategies), "context_turns": context_turns, "seed": seed},
+    )
 
 
-def _write(card: Card, corpus: Corpus, rows: dict[str, list[Row]], splits: dict[str, str], removed: Counter, out: Path, settings: dict) -> dict:
+def _write(
+    card: Card,
+    corpus: Corpus,
+    rows: dict[str, list[Row]],
+    splits: dict[str, str],
+    removed: Counter,
+    out: Path,
+    settings: dict,
+) -> dict:
     out.mkdir(parents=True, exist_ok=True)
     hashes = {}
     for split in SPLITS:
@@ -286,9 +389,14 @@ def _write(card: Card, corpus: Corpus, rows: dict[str, list[Row]], splits: dict[
         "persona": card.name,
         "corpus": corpus.name,
         "settings": settings,
-        "counts": {s: {"rows": len(rows[s]), **Counter(r["meta"]["strategy"] for r in rows[s])} for s in SPLITS},
+        "counts": {
+            s: {"rows": len(rows[s]), **Counter(r["meta"]["strategy"] for r in rows[s])} for s in SPLITS
+        },
         "distinct_answers": {s: len({answer_of(r) for r in rows[s]}) for s in SPLITS},
-        "stories": {story: {"split": splits.get(story, "by topic"), **counts} for story, counts in sorted(by_story.items())},
+        "stories": {
+            story: {"split": splits.get(story, "by topic"), **counts}
+            for story, counts in sorted(by_story.items())
+        },
         "removed": dict(sorted(removed.items())),
         "leak_report": leak_report(rows),
         "files_sha256": hashes,
@@ -318,26 +426,40 @@ def data_card(card: Card, manifest: dict, rows: dict[str, list[Row]]) -> str:
     for kind in kinds:
         example = next((r for r in rows["train"] if r["meta"]["strategy"] == kind), None)
         if example:
-            lines += [f"## {kind}", "", *(f"> **{m['role']}**: {m['content']}\n>" for m in example["messages"][1:]), ""]
+            lines += [
+                f"## {kind}",
+                "",
+                *(f"> **{m['role']}**: {m['content']}\n>" for m in example["messages"][1:]),
+                "",
+            ]
     return "\n".join(lines)
 
 
 def inputs_sha256(card: Card, corpus_name: str, settings: dict) -> str:
-    """Hash of what a data set depends on besides a downloaded corpus: card, curated rows, local sources, settings, this code."""
+    """Hash of what a data set depends on besides a downloaded corpus: card, curated rows, local sources, settings, the code."""
     local = card.corpora[corpus_name].path if corpus_name in card.corpora else Path(corpus_name)
     files = [card.folder / "persona.toml", card.folder / "curated.jsonl"]
     files += sorted(p for p in local.iterdir() if p.is_file()) if local and local.is_dir() else []
-    files += [config.ROOT / "persona" / f"{m}.py" for m in ("corpus", "quotes", "attribution", "dataset", "metrics", "rows")]
-    return runlog.sha256_of(corpus_name, json.dumps(settings, sort_keys=True), *(p for p in files if p.is_file()))
+    files += sorted((config.ROOT / "persona").glob("*.py"))
+    return runlog.sha256_of(
+        corpus_name, json.dumps(settings, sort_keys=True), *(p for p in files if p.is_file())
+    )
 
 
 def ensure(card: Card, corpus_name: str, out: Path, *, force: bool = False, **settings) -> tuple[dict, bool]:
     """The manifest of an up-to-date data set in `out`, made first where it is not there. True where it was made now."""
     inputs = inputs_sha256(card, corpus_name, settings)
     stamp = out / ".inputs"
-    if not force and stamp.is_file() and stamp.read_text() == inputs and all((out / f).is_file() for f in FILES):
+    if (
+        not force
+        and stamp.is_file()
+        and stamp.read_text() == inputs
+        and all((out / f).is_file() for f in FILES)
+    ):
         manifest = runlog.read_json(out / "manifest.json", "the manifest")
-        if all(runlog.sha256_of(out / name) == expected for name, expected in manifest["files_sha256"].items()):
+        if all(
+            runlog.sha256_of(out / name) == expected for name, expected in manifest["files_sha256"].items()
+        ):
             return manifest, False
     manifest = build(card, corpus_name, out, **settings)
     runlog.write_text(stamp, inputs)

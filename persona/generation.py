@@ -68,7 +68,11 @@ def answer_batch(
     answers = [""] * len(prompts)
     generator_seed = sampling.seed if sampling.seed is not None else 0
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    with torch.inference_mode(), torch.random.fork_rng(enabled=sampling.temperature > 0), tqdm(total=len(prompts), desc=label) as bar:
+    with (
+        torch.inference_mode(),
+        torch.random.fork_rng(enabled=sampling.temperature > 0),
+        tqdm(total=len(prompts), desc=label) as bar,
+    ):
         torch.manual_seed(generator_seed)
         for first in range(0, len(order), batch_size):
             chosen = order[first : first + batch_size]
@@ -80,7 +84,12 @@ def answer_batch(
     return answers
 
 
-def stream(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", messages: list[Message], sampling: Sampling) -> Iterator[str]:
+def stream(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: list[Message],
+    sampling: Sampling,
+) -> Iterator[str]:
     """Yield the answer as it is made. Closing the iterator stops the generation."""
     import torch
     from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer, set_seed

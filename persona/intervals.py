@@ -28,7 +28,9 @@ def difference(a: Metric, b: Metric, clusters: Sequence[str], seed: int = 0) -> 
     if len(a.numerators) != len(b.numerators):
         raise ValueError("a difference needs the same items on both sides")
     data = [clustered(v, clusters) for m in (a, b) for v in (m.numerators, m.denominators)]
-    ci = _bootstrap(data, lambda na, da, nb, db: a.transform(_ratio(na, da)) - b.transform(_ratio(nb, db)), seed)
+    ci = _bootstrap(
+        data, lambda na, da, nb, db: a.transform(_ratio(na, da)) - b.transform(_ratio(nb, db)), seed
+    )
     return {"value": a.value - b.value, "ci95": ci}
 
 

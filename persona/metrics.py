@@ -58,7 +58,12 @@ def _rouge_metric():
 
         def _compute(self, predictions: list[str], references: list[str]) -> dict[str, list[float]]:
             scorer = RougeScorer(["rougeL"], use_stemmer=True)
-            return {"rougeL": [scorer.score(r, p)["rougeL"].fmeasure for p, r in zip(predictions, references, strict=True)]}
+            return {
+                "rougeL": [
+                    scorer.score(r, p)["rougeL"].fmeasure
+                    for p, r in zip(predictions, references, strict=True)
+                ]
+            }
 
     return RougeL()
 
@@ -87,6 +92,10 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
     return len(counts) / counts.total() if counts else math.nan
 
 
+def _ratio_itself(ratio):
+    return ratio
+
+
 @dataclass(frozen=True)
 class Metric:
     """One metric of one system on the items: value = transform(sum(numerators) / sum(denominators))."""
@@ -94,7 +103,7 @@ class Metric:
     better: Literal["lower", "higher", "target"]
     numerators: list[float]
     denominators: list[float]
-    transform: Callable = staticmethod(lambda ratio: ratio)
+    transform: Callable = _ratio_itself
     target: float | None = None
     """The value that would be best, where neither lower nor higher is."""
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,7 @@ def environment() -> dict:
 
 def now() -> str:
     """The time, UTC, ISO 8601 to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def record_stage(folder: Path, stage: str, **facts: Any) -> None:

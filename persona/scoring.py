@@ -15,7 +15,7 @@ from persona.chat import IGNORED, Sampling, encode
 from persona.errors import UserError
 from persona.intervals import difference, interval
 from persona.metrics import Metric
-from persona.rows import Message, Row, parse_rows
+from persona.rows import Message, Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -74,7 +74,9 @@ def probes_of(card: Card) -> list[Item]:
         return []
     system = {"role": "system", "content": card.system_prompt}
     with path.open(encoding="utf-8") as lines:
-        return [Item(raw["id"], "probe", [system, *raw["messages"]], None) for raw in _parse_probes(lines, path)]
+        return [
+            Item(raw["id"], "probe", [system, *raw["messages"]], None) for raw in _parse_probes(lines, path)
+        ]
 
 
 def _parse_probes(lines, path: Path) -> list[dict]:
@@ -103,18 +105,31 @@ def score(
     from persona.chat import context_length
     from persona.generation import answer_batch
 
-    likelihood = true_reply_likelihood(model, tokenizer, items, context_length(model, tokenizer), label=f"{label} likelihood")
-    answers = answer_batch(model, tokenizer, [i.messages for i in items], sampling, batch_size, label=f"{label} answers")
+    likelihood = true_reply_likelihood(
+        model, tokenizer, items, context_length(model, tokenizer), label=f"{label} likelihood"
+    )
+    answers = answer_batch(
+        model, tokenizer, [i.messages for i in items], sampling, batch_size, label=f"{label} answers"
+    )
     return [Record(answer, *numbers) for answer, numbers in zip(answers, likelihood, strict=True)]
 
 
-def true_reply_likelihood(model, tokenizer, items: Sequence[Item], max_length: int, label: str, batch_tokens: int = 2048) -> list[tuple]:
+def true_reply_likelihood(
+    model, tokenizer, items: Sequence[Item], max_length: int, label: str, batch_tokens: int = 2048
+) -> list[tuple]:
     """(nll, tokens, correct, text_nll, text_tokens) of every item's true reply; zeros where it has none or does not fit."""
     import torch
     from tqdm import tqdm
 
     encoded = [
-        encode(tokenizer, [*i.messages, {"role": "assistant", "content": i.reference}], max_length, last_only=True) if i.reference else None
+        encode(
+            tokenizer,
+            [*i.messages, {"role": "assistant", "content": i.reference}],
+            max_length,
+            last_only=True,
+        )
+        if i.reference
+        else None
         for i in items
     ]
     order = sorted((k for k, e in enumerate(encoded) if e), key=lambda k: len(encoded[k].input_ids))
@@ -124,7 +139,10 @@ def true_reply_likelihood(model, tokenizer, items: Sequence[Item], max_length: i
         first = 0
         while first < len(order):
             chosen = [order[first]]
-            while first + len(chosen) < len(order) and (len(chosen) + 1) * len(encoded[order[first + len(chosen)]].input_ids) <= batch_tokens:
+            while (
+                first + len(chosen) < len(order)
+                and (len(chosen) + 1) * len(encoded[order[first + len(chosen)]].input_ids) <= batch_tokens
+            ):
                 chosen.append(order[first + len(chosen)])
             first += len(chosen)
             longest = max(len(encoded[k].input_ids) for k in chosen)
@@ -133,13 +151,25 @@ def true_reply_likelihood(model, tokenizer, items: Sequence[Item], max_length: i
             mask = torch.zeros_like(ids)
             for row, k in enumerate(chosen):
                 n = len(encoded[k].input_ids)
-                ids[row, :n], labels[row, :n], mask[row, :n] = torch.tensor(encoded[k].input_ids), torch.tensor(encoded[k].labels), 1
+                ids[row, :n], labels[row, :n], mask[row, :n] = (
+                    torch.tensor(encoded[k].input_ids),
+                    torch.tensor(encoded[k].labels),
+                    1,
+                )
             ids, labels, mask = ids.to(model.device), labels[:, 1:].to(model.device), mask.to(model.device)
-            logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()  # (rows, longest - 1, vocabulary)
+            logits = (
+                model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
+            )  # (rows, longest - 1, vocabulary)
             nll = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
             hit = logits.argmax(-1) == ids[:, 1:]
             reply, real = labels != IGNORED, mask[:, 1:] == 1
-            sums = [(nll * reply).sum(1), reply.sum(1), (hit & reply).sum(1), (nll * real).sum(1), real.sum(1)]
+            sums = [
+                (nll * reply).sum(1),
+                reply.sum(1),
+                (hit & reply).sum(1),
+                (nll * real).sum(1),
+                real.sum(1),
+            ]
             for row, k in enumerate(chosen):
                 a, b, c, d, e = (s[row].item() for s in sums)
                 found[k] = (a, int(b), int(c), d, int(e))
@@ -157,11 +187,16 @@ def clusters_of(items: Sequence[Item]) -> tuple[list[str], str]:
     return [i.id for i in items], "item"
 
 
-def metrics_of(items: Sequence[Item], records: Sequence[Record], card: Card, canon_rate: float) -> dict[str, Metric]:
+def metrics_of(
+    items: Sequence[Item], records: Sequence[Record], card: Card, canon_rate: float
+) -> dict[str, Metric]:
     """Every metric of one system. Likelihoods count the items whose true reply fits the context."""
     nll = [r.nll for r in records]
     tokens = [float(r.tokens) for r in records]
-    size = [float(len((i.reference or "").encode())) if r.tokens else 0.0 for i, r in zip(items, records, strict=True)]
+    size = [
+        float(len((i.reference or "").encode())) if r.tokens else 0.0
+        for i, r in zip(items, records, strict=True)
+    ]
     pairs = [(r.answer, i.reference) for i, r in zip(items, records, strict=True) if i.reference]
     ones = [1.0] * len(pairs)
     terms = [float(metrics.term_count(r.answer, card.lexicon)) for r in records]
@@ -210,14 +245,21 @@ def compare(systems: dict[str, dict[str, Metric]], clusters: list[str], base: st
             values[system] = {"value": metric.value, "ci95": interval(metric, clusters), "n": n}
             if system != base:
                 differences[f"{system}-{base}"] = difference(metric, of_base, clusters)
-        report[name] = {"better": of_base.better, "target": of_base.target, "values": values, "differences": differences}
+        report[name] = {
+            "better": of_base.better,
+            "target": of_base.target,
+            "values": values,
+            "differences": differences,
+        }
     return report
 
 
 def table(report: dict) -> str:
     """The report's metrics as lines of text: value of each system, difference with its interval."""
     systems = list(report["systems"])
-    head = f"{'metric':<28}" + "".join(f"{s:>12}" for s in systems) + f"{'difference':>14}{'95% interval':>24}"
+    head = (
+        f"{'metric':<28}" + "".join(f"{s:>12}" for s in systems) + f"{'difference':>14}{'95% interval':>24}"
+    )
     lines = [head, "-" * len(head)]
     for name, metric in report["metrics"].items():
         line = f"{name:<28}" + "".join(f"{metric['values'][s]['value']:>12.4g}" for s in systems)

@@ -17,7 +17,6 @@ from persona.cues import (
 from persona.mentions import (
     NAME,
     NO_SUBJECT_BEFORE,
-    TITLES,
     Entity,
     Mention,
     People,
@@ -26,6 +25,7 @@ from persona.mentions import (
     squeeze,
 )
 from persona.spans import Paragraph, Span
+from persona.vocabulary import TITLES
 
 # Natural logarithms of how much likelier a cue makes somebody the speaker, set on one annotated novel.
 TAG = 9.0

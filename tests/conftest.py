@@ -40,7 +40,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
-    """The embedded base model's tokenizer: 6,144 tokens, end of turn <|im_end|> = 2, padding <|endoftext|> = 0."""
+    """The embedded base model's tokenizer: end of turn <|im_end|> = 2, padding <|endoftext|> = 0."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(config.ROOT / "data" / "tiny-base")
@@ -48,7 +48,7 @@ def tiny_tokenizer():
 
 @pytest.fixture(scope="session")
 def qwen_tokenizer(shared: Path):
-    """Qwen2.5's real vocabulary: <|endoftext|> (padding), <|im_start|>, <|im_end|> (end of turn) from 151643 on."""
+    """Qwen2.5's real vocabulary: <|endoftext|> (padding) 151643, <|im_start|>, <|im_end|> (end of turn)."""
     from transformers import Qwen2Tokenizer
 
     folder = shared / "tokenizer" / "qwen2.5"
@@ -72,7 +72,7 @@ def qwen_tokenizer(shared: Path):
 
 @pytest.fixture(scope="session")
 def tiny_qwen2() -> Callable:
-    """`tiny_qwen2(tokenizer)`: a two-layer Qwen2 of hidden size 32 with random weights, the same ones each time."""
+    """`tiny_qwen2(tokenizer)`: a two-layer Qwen2, hidden size 32, random weights, the same each time."""
 
     def make(tokenizer, seed: int = 0, context: int = 512):
         import torch
@@ -107,7 +107,13 @@ def script(tmp_path: Path) -> Callable[..., Done]:
     """
 
     def run(name: str, *args: object, stdin: str = "", timeout: float = 600, **environment: str) -> Done:
-        own = ("RESUME_CHECKPOINT", "PERSONA_WORKSPACE", "OPENAI_API_KEY", "OPENAI_BASE_URL", "MISTRAL_API_KEY")
+        own = (
+            "RESUME_CHECKPOINT",
+            "PERSONA_WORKSPACE",
+            "OPENAI_API_KEY",
+            "OPENAI_BASE_URL",
+            "MISTRAL_API_KEY",
+        )
         inherited = {k: v for k, v in os.environ.items() if k not in own}
         done = subprocess.run(
             [sys.executable, str(config.ROOT / name), *map(str, args)],

@@ -17,7 +17,14 @@ def small_model(kv_heads: int = 2):
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(0)
-    config = Qwen2Config(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=kv_heads)
+    config = Qwen2Config(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=kv_heads,
+    )
     return Qwen2ForCausalLM(config)
 
 
@@ -25,8 +32,18 @@ def test_common_prefix_stops_before_the_first_difference_and_before_what_is_lear
     assert attention.common_prefix(ROWS) == 12
     assert attention.common_prefix(ROWS[:1]) == 0, "one row has nothing to share with"
     learned_early = [{**r, "labels": [-100] * 10 + r["input_ids"][10:]} for r in ROWS]
-    assert attention.common_prefix(learned_early) == 9, "the token before the first learned one must be the row's own"
-    assert attention.common_prefix([{"input_ids": [1, 2, 3], "labels": [-100, -100, 3]}, {"input_ids": [1, 9, 3], "labels": [-100, -100, 3]}]) == 0
+    assert attention.common_prefix(learned_early) == 9, (
+        "the token before the first learned one must be the row's own"
+    )
+    assert (
+        attention.common_prefix(
+            [
+                {"input_ids": [1, 2, 3], "labels": [-100, -100, 3]},
+                {"input_ids": [1, 9, 3], "labels": [-100, -100, 3]},
+            ]
+        )
+        == 0
+    )
 
 
 def test_collate_lays_the_prefix_once_and_restarts_positions():
@@ -34,10 +51,26 @@ def test_collate_lays_the_prefix_once_and_restarts_positions():
     assert batch["input_ids"].tolist()[0] == [*range(10, 22), 30, 31, 32, 2, 40, 2, 30, 50, 51, 52, 53, 2]
     assert batch["position_ids"].tolist()[0] == [*range(12), 12, 13, 14, 15, 12, 13, 12, 13, 14, 15, 16, 17]
     assert batch["row_borders"].tolist() == [12, 16, 18, 24]
-    assert batch["labels"].tolist()[0] == [-100] * 12 + [-100, 31, 32, 2] + [-100, 2] + [-100, -100, -100, 52, 53, 2]
+    assert batch["labels"].tolist()[0] == [-100] * 12 + [-100, 31, 32, 2] + [-100, 2] + [
+        -100,
+        -100,
+        -100,
+        52,
+        53,
+        2,
+    ]
 
 
-@pytest.mark.parametrize("rows", [ROWS, [{**r, "input_ids": [i + 40 * (k == 0), *r["input_ids"][1:]]} for k, (i, r) in enumerate((r["input_ids"][0], r) for r in ROWS)]])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ROWS,
+        [
+            {**r, "input_ids": [i + 40 * (k == 0), *r["input_ids"][1:]]}
+            for k, (i, r) in enumerate((r["input_ids"][0], r) for r in ROWS)
+        ],
+    ],
+)
 @pytest.mark.parametrize("kv_heads", [2, 4])
 def test_loss_and_gradients_equal_those_of_rows_by_themselves(rows, kv_heads):
     model = small_model(kv_heads)

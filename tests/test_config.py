@@ -27,7 +27,8 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess:
 
 
 def test_importing_config_loads_nothing_heavy_and_writes_nothing(tmp_path):
-    code = "import config, sys; print(sorted({'torch', 'transformers', 'trl', 'peft', 'datasets', 'numpy', 'tyro'} & set(sys.modules)))"
+    heavy = {"torch", "transformers", "trl", "peft", "datasets", "numpy", "tyro"}
+    code = f"import config, sys; print(sorted({heavy} & set(sys.modules)))"
     done = python(code, PERSONA_WORKSPACE=str(tmp_path / "new"), PYTHONDONTWRITEBYTECODE="1")
     assert (done.stdout, done.stderr) == ("[]\n", "")
     assert not (tmp_path / "new").exists()

@@ -20,7 +20,9 @@ def test_an_id_is_the_first_16_hex_digits_of_the_hash_of_the_conversation():
 
 
 def test_a_row_has_its_conversation_id_and_full_provenance():
-    row = make_row([SYSTEM, ASK, REPLY], "dialogue", story="silver-blaze", tier="explicit", span=[3, 9], scene="s#0")
+    row = make_row(
+        [SYSTEM, ASK, REPLY], "dialogue", story="silver-blaze", tier="explicit", span=[3, 9], scene="s#0"
+    )
     assert row == {
         "id": row_id([SYSTEM, ASK, REPLY]),
         "messages": [SYSTEM, ASK, REPLY],
@@ -69,7 +71,10 @@ TURNS = "turns must be user, assistant, user, assistant ... after an optional sy
         ({"messages": "Who calls?"}, 'no list "messages"'),
         ({"messages": [ASK, "A client."]}, 'message 1 has no "role" out of system, user, assistant'),
         ({"messages": [{"content": "?"}]}, 'message 0 has no "role" out of system, user, assistant'),
-        ({"messages": [ASK, {**REPLY, "role": "tool"}]}, 'message 1 has no "role" out of system, user, assistant'),
+        (
+            {"messages": [ASK, {**REPLY, "role": "tool"}]},
+            'message 1 has no "role" out of system, user, assistant',
+        ),
         ({"messages": [ASK, {"role": "assistant"}]}, "message 1 (assistant) has no text"),
         ({"messages": [ASK, {**REPLY, "content": " \n"}]}, "message 1 (assistant) has no text"),
         ({"messages": [ASK, {**REPLY, "content": 3}]}, "message 1 (assistant) has no text"),
@@ -105,18 +110,23 @@ def test_a_bad_line_is_named_by_file_and_number_blank_lines_counted():
 
 
 def test_a_line_that_is_not_json_is_named_with_the_column():
-    with pytest.raises(UserError, match=r'^t\.jsonl, line 2: not JSON \(Expecting value at column 14\)'):
+    with pytest.raises(UserError, match=r"^t\.jsonl, line 2: not JSON \(Expecting value at column 14\)"):
         list(parse_rows([line(ASK, REPLY), '{"messages": }'], "t.jsonl"))
 
 
 def test_rows_are_read_from_a_file(tmp_path):
     path = tmp_path / "train.jsonl"
-    path.write_text('{"messages": [{"role": "user", "content": "Où?"}, {"role": "assistant", "content": "Là."}]}\n', encoding="utf-8")
+    path.write_text(
+        '{"messages": [{"role": "user", "content": "Où?"}, {"role": "assistant", "content": "Là."}]}\n',
+        encoding="utf-8",
+    )
     assert [answer_of(r) for r in read_rows(path)] == ["Là."]
 
 
 def test_a_missing_file_names_the_command_that_makes_it(tmp_path):
-    with pytest.raises(UserError, match=r"no data set at .*/train\.jsonl: make it with python generate_dataset\.py"):
+    with pytest.raises(
+        UserError, match=r"no data set at .*/train\.jsonl: make it with python generate_dataset\.py"
+    ):
         read_rows(tmp_path / "train.jsonl")
 
 

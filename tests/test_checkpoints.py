@@ -1,0 +1,229 @@
+"""Checkpoints that can be trusted, and what becomes of the others."""
+
+import json
+import logging
+import re
+import subprocess
+import sys
+
+import pytest
+
+import config
+from persona import runlog
+from persona.checkpoints import MARKER, checkpoints, fault, last_good, require_good, seal, step_of
+from persona.errors import UserError
+
+WEIGHTS = b"weights" * 100
+
+
+def make(folder, step: int, sealed: bool = True, state_step: int | None = None):
+    """A checkpoint as the trainer leaves it, with a folder inside."""
+    path = folder / f"checkpoint-{step}"
+    (path / "inner").mkdir(parents=True)
+    (path / "adapter_model.safetensors").write_bytes(WEIGHTS)
+    (path / "inner" / "optimizer.pt").write_bytes(b"moments")
+    state = {"global_step": step if state_step is None else state_step}
+    (path / "trainer_state.json").write_text(json.dumps(state), encoding="utf-8")
+    if sealed:
+        seal(path)
+    return path
+
+
+def test_the_step_is_the_number_in_the_name(tmp_path):
+    assert step_of(tmp_path / "checkpoint-57") == 57
+    for name in ("checkpoint-", "checkpoint-57-old", "broken-checkpoint-57", "checkpoint-5a", "adapter"):
+        assert step_of(tmp_path / name) == -1
+
+
+def test_checkpoints_are_folders_newest_step_first(tmp_path):
+    for name in ("checkpoint-9", "checkpoint-100", "checkpoint-57", "broken-checkpoint-200", "checkpoint-x"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint-300").write_text("a file")
+    assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-100", "checkpoint-57", "checkpoint-9"]
+    assert checkpoints(tmp_path / "nowhere") == []
+
+
+def test_the_marker_holds_the_step_and_the_hash_of_every_file(tmp_path):
+    path = make(tmp_path, 57)
+    assert json.loads((path / MARKER).read_text()) == {
+        "step": 57,
+        "sha256": {
+            name: runlog.sha256_of(path / name)
+            for name in ("adapter_model.safetensors", "inner/optimizer.pt", "trainer_state.json")
+        },
+    }
+    assert fault(path) is None
+    seal(path)  # again: the marker does not hash itself
+    assert fault(path) is None and MARKER not in json.loads((path / MARKER).read_text())["sha256"]
+
+
+def truncate(path):
+    (path / "adapter_model.safetensors").write_bytes(WEIGHTS[:-1])
+
+
+def flip(path):
+    (path / "inner" / "optimizer.pt").write_bytes(b"Moments")
+
+
+def lose(path):
+    (path / "inner" / "optimizer.pt").unlink()
+
+
+def lose_state(path):
+    (path / "trainer_state.json").unlink()
+
+
+def unseal(path):
+    (path / MARKER).unlink()
+
+
+def cut_marker(path):
+    text = (path / MARKER).read_text()
+    (path / MARKER).write_text(text[: len(text) // 2])
+
+
+def zero_marker(path):
+    (path / MARKER).write_bytes(b"")
+
+
+def binary_marker(path):
+    (path / MARKER).write_bytes(b"\xff\xfe\x00garbage")
+
+
+def list_marker(path):
+    (path / MARKER).write_text("[]")
+
+
+def stepless_marker(path):
+    (path / MARKER).write_text('{"sha256": {}}')
+
+
+def binary_state(path):
+    (path / "trainer_state.json").write_bytes(b"\xff\xfe\x00garbage")
+
+
+def null_state(path):
+    (path / "trainer_state.json").write_text("null")
+
+
+BROKEN = [
+    (unseal, r"it was not finished \(no marker\)"),
+    (truncate, "adapter_model.safetensors does not have the hash that was recorded"),
+    (flip, "inner/optimizer.pt does not have the hash that was recorded"),
+    (lose, "inner/optimizer.pt is missing"),
+    (lose_state, "its marker or trainer state cannot be read"),
+    (cut_marker, "its marker or trainer state cannot be read"),
+    (zero_marker, "its marker or trainer state cannot be read"),
+    (binary_marker, "its marker or trainer state cannot be read"),
+    (list_marker, "its marker or trainer state cannot be read"),
+    (stepless_marker, "its marker or trainer state cannot be read"),
+    (binary_state, "its marker or trainer state cannot be read"),
+    (null_state, "its marker or trainer state cannot be read"),
+]
+IDS = [harm.__name__ for harm, _ in BROKEN]
+
+
+@pytest.mark.parametrize(("harm", "why"), BROKEN, ids=IDS)
+def test_a_broken_checkpoint_has_a_fault_that_is_named(tmp_path, harm, why):
+    path = make(tmp_path, 57)
+    harm(path)
+    assert re.match(why, fault(path))
+
+
+def test_a_checkpoint_of_another_step_has_a_fault(tmp_path):
+    assert fault(make(tmp_path, 57, state_step=40)) == "its trainer state says step 40"
+    renamed = make(tmp_path, 10).rename(tmp_path / "checkpoint-20")
+    assert fault(renamed) == "its trainer state says step 10"
+    other = make(tmp_path, 30)
+    (other / MARKER).write_text(json.dumps({"step": 31, "sha256": {}}))
+    assert fault(other) == "its trainer state says step 30"
+
+
+def test_the_last_good_one_is_the_newest_complete_one_and_it_stays(tmp_path, caplog):
+    make(tmp_path, 9)
+    newest = make(tmp_path, 100)
+    assert last_good(tmp_path) == newest
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-100", "checkpoint-9"]
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("harm", "why"), BROKEN, ids=IDS)
+def test_broken_newer_ones_are_set_aside_with_a_line_and_older_ones_left_alone(tmp_path, caplog, harm, why):
+    old, good, bad = make(tmp_path, 9, sealed=False), make(tmp_path, 57), make(tmp_path, 100)
+    harm(bad)
+    with caplog.at_level(logging.WARNING):
+        assert last_good(tmp_path) == good
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["broken-checkpoint-100", "checkpoint-57", "checkpoint-9"]
+    assert old.is_dir()
+    assert len(caplog.records) == 1
+    assert "checkpoint checkpoint-100 set aside as broken-checkpoint-100: " in caplog.text
+    assert (tmp_path / "broken-checkpoint-100" / "inner").is_dir()  # nothing is deleted
+
+
+def test_names_of_what_is_set_aside_do_not_collide(tmp_path):
+    (tmp_path / "broken-checkpoint-100").mkdir()
+    (tmp_path / "broken-checkpoint-100-2").mkdir()
+    make(tmp_path, 100, sealed=False)
+    make(tmp_path, 57, sealed=False)
+    assert last_good(tmp_path) is None
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "broken-checkpoint-100",
+        "broken-checkpoint-100-2",
+        "broken-checkpoint-100-3",
+        "broken-checkpoint-57",
+    ]
+    assert (tmp_path / "broken-checkpoint-100-3" / "trainer_state.json").is_file()
+
+
+def test_no_folder_has_no_checkpoint(tmp_path):
+    assert last_good(tmp_path / "nowhere") is None
+
+
+def test_a_checkpoint_that_is_asked_for_must_be_there_and_complete(tmp_path):
+    good = make(tmp_path, 57)
+    assert require_good(good) == good
+    with pytest.raises(UserError, match=r"^RESUME_CHECKPOINT names .*/checkpoint-58, which is not there"):
+        require_good(tmp_path / "checkpoint-58")
+    truncate(good)
+    with pytest.raises(
+        UserError, match=r"checkpoint-57, but adapter_model\.safetensors does not have the hash"
+    ):
+        require_good(good)
+    assert good.is_dir()  # what the user names is not moved
+
+
+def command(workspace, *args) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "persona.checkpoints", *args],
+        capture_output=True,
+        text=True,
+        cwd=config.ROOT,
+        env={"PERSONA_WORKSPACE": str(workspace)},
+        check=False,
+    )
+
+
+def test_the_command_prints_the_last_complete_checkpoint_or_nothing(tmp_path):
+    folder = tmp_path / "result" / "sherlock-tiny" / "checkpoints"
+    make(folder, 9)
+    make(folder, 57, sealed=False)
+    done = command(tmp_path, "last", "--model", "tiny")
+    assert (done.returncode, done.stdout) == (0, str(folder / "checkpoint-9"))
+    assert "checkpoint-57 set aside as broken-checkpoint-57: it was not finished" in done.stderr
+    assert command(tmp_path, "last", "--model", "tiny", "--force").stdout == ""
+    assert command(tmp_path, "last", "--model", "tiny", "--run", "other").stdout == ""
+
+
+def test_the_command_cleans_only_after_a_finished_training(tmp_path):
+    run = tmp_path / "result" / "sherlock-tiny"
+    kept = make(run / "checkpoints", 9)
+    for facts in (None, {"status": "running"}):
+        if facts:
+            runlog.write_json(run / "run.json", {"run": "sherlock-tiny", "stages": {"fine_tune": facts}})
+        assert command(tmp_path, "clean", "--model", "tiny").returncode == 0
+        assert fault(kept) is None
+    runlog.write_json(run / "run.json", {"run": "sherlock-tiny", "stages": {"fine_tune": {"status": "done"}}})
+    done = command(tmp_path, "clean", "--model", "tiny")
+    assert done.stdout == f"intermediate checkpoints removed from {run}/checkpoints\n"
+    assert sorted(p.name for p in run.iterdir()) == ["run.json"]

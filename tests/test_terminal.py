@@ -1,0 +1,368 @@
+"""Answers, and the chat in a terminal: batch against stream against one by one; test.py through pipes and through a pty."""
+
+import fcntl
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import termios
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from scripts import ROOT, TINY_BASE, environment, error_line, run, toy_base, warm
+
+import config
+from persona import generation, modeling
+from persona.card import load_card
+from persona.chat import Sampling
+
+torch = pytest.importorskip("torch")
+
+CPU = modeling.Device("cpu", torch.float32, "a test")
+PROMPT = load_card("sherlock").system_prompt
+GREEDY = ("--base", "--model", "tiny", "--max-new-tokens", 16, "--temperature", 0)
+CONVERSATIONS = [
+    [{"role": "user", "content": "Hello"}],
+    [{"role": "system", "content": PROMPT}, {"role": "user", "content": "Who are you?"}],
+    [{"role": "user", "content": "I like films. " * 20 + "And you?"}],
+    [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}, {"role": "user", "content": "How are you?"}],
+    [{"role": "user", "content": "What can I do in Paris?"}],
+]  # fmt: skip
+
+
+def loaded(folder: Path, four_bit: bool = False):
+    entry = config.resolve_model(str(folder), cuda=False)
+    return modeling.load_base(entry, CPU, four_bit=four_bit).eval(), modeling.load_tokenizer(entry)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return loaded(TINY_BASE)
+
+
+@pytest.fixture(scope="module")
+def toy_folder(tmp_path_factory) -> Path:
+    """Random weights: its answers hardly ever end before --max-new-tokens."""
+    return toy_base(tmp_path_factory.mktemp("base") / "toy")
+
+
+@pytest.fixture(scope="module")
+def toy(toy_folder):
+    return loaded(toy_folder)
+
+
+# --- answers --------------------------------------------------------------------------------------------
+
+
+def test_answers_in_a_batch_are_those_given_one_by_one(tiny):
+    sampling = Sampling(temperature=0.0, max_new_tokens=24)
+    together = generation.answer_batch(*tiny, CONVERSATIONS, sampling, batch_size=5)
+    alone = [generation.answer_batch(*tiny, [c], sampling)[0] for c in CONVERSATIONS]
+    assert together == alone
+    assert len(set(together)) == len(CONVERSATIONS), "each has its own answer, so that a mix-up would show"
+    assert generation.answer_batch(*tiny, CONVERSATIONS[::-1], sampling, batch_size=2) == alone[::-1]
+
+
+def greedy_by_hand(model, tokenizer, messages: list, n: int) -> list[int]:
+    """The likeliest token n times over, without `generate`."""
+    ids = generation.prompt_ids(tokenizer, messages)
+    start = len(ids)
+    with torch.inference_mode():
+        for _ in range(n):
+            ids = [*ids, model(input_ids=torch.tensor([ids])).logits[0, -1].argmax().item()]
+    return ids[start:]
+
+
+def test_temperature_zero_takes_the_likeliest_token_each_time(tiny):
+    ids = greedy_by_hand(*tiny, CONVERSATIONS[1], 10)
+    assert tiny[1].eos_token_id not in ids
+    answer = generation.answer_batch(*tiny, CONVERSATIONS[1:2], Sampling(temperature=0.0, max_new_tokens=10))
+    assert answer == [tiny[1].decode(ids).strip()]
+
+
+def test_an_answer_stops_at_the_end_of_turn_and_at_what_the_model_adds(tiny, monkeypatch):
+    model, tokenizer = tiny
+    sampling = Sampling(temperature=0.0, max_new_tokens=24)
+    whole = generation.answer_batch(model, tokenizer, CONVERSATIONS, sampling)
+    ids = greedy_by_hand(model, tokenizer, CONVERSATIONS[1], 24)
+    stop = next(i for k, i in enumerate(ids) if k >= 4 and i not in ids[:k])
+    cut = ids[: ids.index(stop) + 1]
+    assert generation.stop_ids(model, tokenizer) == [2], "<|im_end|>"
+    monkeypatch.setattr(model.generation_config, "eos_token_id", [stop])
+    assert generation.stop_ids(model, tokenizer) == sorted([2, stop])
+    answers = generation.answer_batch(model, tokenizer, CONVERSATIONS, sampling, batch_size=5)
+    assert answers[1] == tokenizer.decode(cut).strip()
+    assert len(answers[1]) < len(whole[1])
+    assert all(w.startswith(a) for w, a in zip(whole, answers, strict=True)), "padding after the end is not shown"
+
+    monkeypatch.setattr(tokenizer, "eos_token", tokenizer.convert_ids_to_tokens(stop))
+    monkeypatch.setattr(model.generation_config, "eos_token_id", None)
+    assert generation.stop_ids(model, tokenizer) == [stop]
+
+
+@pytest.mark.parametrize("number", range(len(CONVERSATIONS)))
+def test_the_pieces_of_a_stream_are_the_answer_of_the_batch(number, tiny):
+    sampling = Sampling(temperature=0.0, max_new_tokens=24)
+    pieces = list(generation.stream(*tiny, CONVERSATIONS[number], sampling))
+    assert len(pieces) > 1
+    assert "".join(pieces).strip() == generation.answer_batch(*tiny, [CONVERSATIONS[number]], sampling)[0]
+
+
+def test_closing_a_stream_stops_the_generation(toy):
+    model, tokenizer = toy
+    calls = []
+    hook = model.register_forward_hook(lambda *_: calls.append(1))
+    threads = threading.active_count()
+    try:
+        answer = generation.stream(model, tokenizer, CONVERSATIONS[0], Sampling(max_new_tokens=450, seed=1))
+        next(answer)
+        answer.close()
+        stopped_at = len(calls)
+        assert threading.active_count() == threads
+        time.sleep(0.2)
+    finally:
+        hook.remove()
+    assert 1 <= len(calls) == stopped_at < 400
+
+
+def test_a_failure_of_the_model_reaches_the_one_who_asked(toy, monkeypatch):
+    def fails(**kwargs):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(toy[0], "generate", fails)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(generation.stream(*toy, CONVERSATIONS[0], Sampling(seed=1)))
+
+
+def test_drawn_answers_follow_from_the_seed(toy):
+    def streamed(seed: int) -> str:
+        return "".join(generation.stream(*toy, CONVERSATIONS[0], Sampling(max_new_tokens=12, seed=seed)))
+
+    def batched(seed: int) -> list[str]:
+        return generation.answer_batch(*toy, CONVERSATIONS, Sampling(max_new_tokens=12, seed=seed), batch_size=2)
+
+    for draw in (streamed, batched):
+        first = draw(1)
+        torch.manual_seed(99)  # whatever else was drawn in between
+        assert draw(1) == first
+        assert draw(2) != first
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_batched_answers_leave_the_global_generator_alone(temperature, toy):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    generation.answer_batch(*toy, CONVERSATIONS[:1], Sampling(temperature=temperature, max_new_tokens=4, seed=1))
+    assert torch.equal(torch.rand(3), expected)
+
+
+# --- test.py through pipes ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """`expected(question, history)`: the greedy answer of the embedded base as test.py loads it, without test.py."""
+    pair = loaded(TINY_BASE, four_bit=True)
+
+    def answer(question: str, history: tuple = (), system: str = PROMPT, n: int = 16) -> str:
+        turns = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate((*history, question))]
+        sampling = Sampling(temperature=0.0, max_new_tokens=n, repetition_penalty=1.05)
+        return generation.answer_batch(*pair, [[{"role": "system", "content": system}, *turns]], sampling)[0]
+
+    return answer
+
+
+def test_ask_prints_the_answer_alone(tmp_path, expected):
+    done = run(tmp_path, "test.py", *GREEDY, "--ask", "Who are you?")
+    assert (done.code, done.out.strip()) == (0, expected("Who are you?"))
+    assert done.out.endswith("\n")
+    assert done.err == ""
+
+
+def test_piped_questions_are_one_conversation_and_get_a_line_each(tmp_path, expected):
+    questions = ["Who are you?", "Where do you live?"]
+    done = warm(tmp_path, "test.py", *GREEDY, stdin="\n".join(questions) + "\n")
+    first = expected(questions[0])
+    second = expected(questions[1], history=(questions[0], first))
+    assert (done.code, [line.strip() for line in done.out.splitlines()]) == (0, [first, second])
+
+
+def test_commands_do_what_help_says(tmp_path, expected):
+    question, saved = "Who are you?", tmp_path / "talk.json"
+    lines = [
+        "/help", question, f"/save {saved}", "/clear", question, "/system You are a cat.", "/clear", question,
+        "/system", f"/save {tmp_path}/talk.json/below", "/save", "/bogus", "", "/quit", "Not asked any more",
+    ]  # fmt: skip
+    done = warm(tmp_path, "test.py", *GREEDY, stdin="\n".join(lines) + "\n")
+    assert done.code == 0, done.err
+    help_text = done.out[: done.out.index("\n", done.out.index("/quit"))]
+    assert [line.split()[0] for line in help_text.splitlines()] == ["/clear", "/save", "/system", "/quit"]
+    answer = expected(question)
+    rest = [line.strip() for line in done.out.removeprefix(help_text).strip().splitlines()]
+    assert rest[:7] == [
+        answer, f"written to {saved}", "forgotten", answer, "system prompt: You are a cat.", "forgotten",
+        expected(question, system="You are a cat."),
+    ]  # fmt: skip
+    assert rest[7] == f"system prompt: {PROMPT}"
+    assert rest[8].startswith(f"cannot write {tmp_path}/talk.json/below: ")
+    assert "\n".join(rest[9:]) == "\n".join([help_text, help_text]), "what is no command lists the commands"
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    assert json.loads(saved.read_text()) == {"system": PROMPT, "messages": turns}
+
+
+def test_the_quick_test_asks_each_question_in_a_conversation_of_its_own(tmp_path, expected):
+    few = [*GREEDY, "--max-new-tokens", 6]
+    by_menu = warm(tmp_path, "test.py", *few, stdin="2\n")
+    assert by_menu.code == 0, by_menu.err
+    blocks = by_menu.out.strip().split("\n\n")
+    assert len(blocks) == 9
+    for block in (blocks[0], blocks[8]):
+        asked, answered = block.split("\n")
+        question = asked.removeprefix("you: ")
+        assert answered.removeprefix("base: ").strip() == expected(question, n=6)
+    assert blocks[0].startswith("you: Who are you?\n")
+    assert "Scotland Yard" in by_menu.out
+    assert warm(tmp_path, "test.py", *few, "--quick").out == by_menu.out
+
+
+def test_without_an_adapter_the_error_names_the_command_and_the_way_out(tmp_path):
+    for how in (["--ask", "Who are you?"], []):
+        line = error_line(warm(tmp_path, "test.py", "--model", "tiny", *how, stdin="Who are you?\n"))
+        assert line.startswith(f"error: no adapter at {tmp_path}/result/sherlock-tiny/adapter; python fine_tune.py makes one")
+        assert line.endswith("--base talks to the untouched base model")
+
+
+# --- test.py in a terminal ------------------------------------------------------------------------------
+
+
+class Terminal:
+    """test.py with a pseudo-terminal of its own, so that control characters work."""
+
+    def __init__(self, workspace: Path, *flags: object):
+        self.master, slave = pty.openpty()
+        self.seen = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "test.py", *map(str, flags)], cwd=ROOT, env=environment(workspace),
+            stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        os.close(slave)
+
+    def until(self, text: str, seconds: float = 300) -> str:
+        """Read on until `text` stands there; returns what came before it."""
+        end = time.monotonic() + seconds
+        while text not in self.seen:
+            assert time.monotonic() < end, f"{text!r} did not come; there is {self.seen!r}"
+            if select.select([self.master], [], [], 0.2)[0]:
+                try:
+                    self.seen += os.read(self.master, 4096).decode(errors="replace").replace("\r\n", "\n")
+                except OSError as error:  # the other side is closed
+                    raise AssertionError(f"{text!r} did not come; it ended with {self.seen!r}") from error
+        before, _, self.seen = self.seen.partition(text)
+        return before
+
+    def write(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def leave(self) -> int:
+        """The exit code; what is still written is read so that the process can end."""
+        end = time.monotonic() + 60
+        while self.process.poll() is None and time.monotonic() < end:
+            if select.select([self.master], [], [], 0.1)[0]:
+                try:
+                    self.seen += os.read(self.master, 4096).decode(errors="replace")
+                except OSError:
+                    break
+        return self.process.wait(timeout=60)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.master)
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    opened = []
+
+    def open_one(*flags: object) -> Terminal:
+        opened.append(Terminal(tmp_path, *flags))
+        return opened[-1]
+
+    yield open_one
+    for one in opened:
+        one.close()
+
+
+def test_the_menu_leads_to_a_talk_and_control_d_leaves_it(terminal, expected):
+    chat = terminal(*GREEDY)
+    chat.until("1 interactive, 2 quick test: ")
+    chat.write("1\n")
+    chat.until("Talking with base. /help lists commands.\n")
+    chat.until("you: ")
+    chat.write("Who are you?\n")
+    chat.until("base: ")
+    assert chat.until("\nyou: ").strip() == expected("Who are you?")
+    chat.write("\x03")
+    chat.until("(Ctrl-D or /quit leaves)")
+    chat.until("you: ")
+    chat.write("/help\n")
+    chat.until("/save FILE")
+    chat.until("you: ")
+    chat.write("\x04")
+    assert chat.leave() == 0
+
+
+def test_control_c_stops_an_answer_and_the_talk_goes_on(terminal, toy_folder, tmp_path):
+    chat = terminal("--base", "--model", toy_folder, "--max-new-tokens", 450, "--seed", 1)
+    chat.until("quick test: ")
+    chat.write("1\n")
+    chat.until("you: ")
+    chat.write("Who are you?\n")
+    chat.until("base: ")
+    while len(chat.seen.split()) < 3:
+        chat.seen += os.read(chat.master, 4096).decode(errors="replace")
+    chat.write("\x03")
+    part = chat.until(" [stopped]")
+    chat.until("you: ")
+    chat.write(f"/save {tmp_path}/talk.json\n")
+    chat.until("written to ")
+    messages = json.loads((tmp_path / "talk.json").read_text())["messages"]
+    assert [m["role"] for m in messages] == ["user", "assistant"]
+    shown = part.replace("^C", "").replace("\n", " ").split()
+    assert messages[1]["content"].split()[:3] == shown[:3], "what was said so far is remembered"
+    assert len(shown) < 300
+    chat.until("you: ")
+    chat.write("/clear\n")
+    chat.until("forgotten")
+    chat.until("you: ")
+    chat.write("And where do you live?\n")
+    chat.until("base: ")
+    while len(chat.seen.split()) < 3:
+        chat.seen += os.read(chat.master, 4096).decode(errors="replace")
+    chat.write("\x03")
+    chat.until("[stopped]")
+    chat.until("you: ")
+    chat.write("/quit\n")
+    assert chat.leave() == 0
+
+
+def test_without_an_adapter_a_terminal_is_asked_whether_the_base_will_do(terminal):
+    chat = terminal("--model", "tiny", "--max-new-tokens", 4)
+    before = chat.until("Talk to the untouched base model instead? [y/N] ")
+    assert "python fine_tune.py makes one" in before
+    chat.write("\n")
+    assert chat.leave() == 0
+
+    chat = terminal("--model", "tiny", "--max-new-tokens", 4)
+    chat.until("[y/N] ")
+    chat.write("y\n")
+    chat.until("1 interactive, 2 quick test: ")
+    chat.write("\x04")
+    assert chat.leave() == 0

@@ -113,7 +113,7 @@ def corpus_name(corpus: str) -> str:
 
 def dataset_folder(persona: str, corpus: str) -> Path:
     """Where the data set of a persona from a corpus lies."""
-    return DATASETS / f"{persona}-{corpus_name(corpus)}"
+    return DATASETS / f"{Path(persona).name}-{corpus_name(corpus)}"
 
 
 def run_name(args: RunArgs, entry: ModelEntry) -> str:
@@ -121,7 +121,7 @@ def run_name(args: RunArgs, entry: ModelEntry) -> str:
     if args.run:
         return args.run
     corpus = corpus_name(args.corpus or entry.corpus)
-    return f"{args.persona}-{entry.name}" + ("" if corpus == entry.corpus else f"-{corpus}")
+    return f"{Path(args.persona).name}-{entry.name}" + ("" if corpus == entry.corpus else f"-{corpus}")
 
 
 def run_script(main: Callable[[Any], None], args_type: type) -> None:

@@ -323,7 +323,8 @@ def main(args: Args) -> None:
 
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     state = trainer.state
-    if any(getattr(callback, "stopped", False) for callback in trainer.callback_handler.callbacks):
+    stopped = any(getattr(callback, "stopped", False) for callback in trainer.callback_handler.callbacks)
+    if stopped and state.global_step < state.max_steps:
         runlog.record_stage(folder, "fine_tune", status="interrupted", end=runlog.now())
         print(f"stopped at step {state.global_step} of {steps}: start again to go on", file=sys.stderr)
         sys.exit(INTERRUPTED)

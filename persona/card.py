@@ -93,9 +93,16 @@ def load_card(name: str) -> Card:
         raise UserError(f"{path}: not valid TOML: {error}") from error
     except KeyError as error:
         raise UserError(f"{path}: the field {error.args[0]!r} is missing") from error
+    except (TypeError, ValueError, IndexError, AttributeError) as error:
+        raise UserError(
+            f"{path}: a field has the wrong kind of value ({error}); compare with {config.PERSONAS}/sherlock/persona.toml"
+        ) from error
 
 
 def _card(raw: dict, folder: Path) -> Card:
+    for field in ("aliases", "lexicon", "era"):
+        if not isinstance(raw[field], list):
+            raise TypeError(f"{field} must be a list")
     narrator = raw.get("narrator")
     corpora = {
         name: CorpusCard(

@@ -38,6 +38,10 @@ def check_tokenizer(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
         )
     if tokenizer.eos_token is None:
         raise UserError(f"{name} names no end-of-turn token (eos_token): set it in tokenizer_config.json")
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise UserError(
+            f"{name} pads with its end-of-turn token: set another pad_token in tokenizer_config.json"
+        )
 
 
 def render(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], answer_next: bool = False) -> str:

@@ -55,10 +55,10 @@ def fault(checkpoint: Path) -> str | None:
     try:
         stated = json.loads(marker.read_text(encoding="utf-8"))
         step = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
-        hashes = stated["sha256"]
-    except (OSError, json.JSONDecodeError, KeyError) as error:
+        hashes, stated_step = dict(stated["sha256"]), stated["step"]
+    except (OSError, ValueError, KeyError, TypeError) as error:  # ValueError: not UTF-8, or not JSON
         return f"its marker or trainer state cannot be read ({error})"
-    if step != step_of(checkpoint) or step != stated["step"]:
+    if step != step_of(checkpoint) or step != stated_step:
         return f"its trainer state says step {step}"
     for name, expected in hashes.items():
         path = checkpoint / name

@@ -36,7 +36,8 @@ class Utterance:
     tier: str
     start: int
     end: int
-    paragraph: int
+    first_paragraph: int
+    last_paragraph: int
 
 
 def utterances(text: str, quotes: Iterable[Quote]) -> list[Utterance]:
@@ -67,6 +68,7 @@ def utterances(text: str, quotes: Iterable[Quote]) -> list[Utterance]:
             g[0].tier,
             g[0].start,
             g[-1].end,
+            g[0].paragraph,
             g[-1].paragraph,
         )
         for g in groups
@@ -93,7 +95,7 @@ def _joined(text: str, quotes: list[Quote]) -> str:
 def told_by_others(story: Story, card: Card) -> list[tuple[int, int]]:
     """Ranges of the text that the card says somebody other than the narrator tells."""
     entries = {e for c in card.corpora.values() for e in c.other_narrators}
-    if story.id in entries:
+    if any(f"{story.id}/".startswith(f"{e}/") for e in entries):
         return [(0, len(story.text))]
     parts = tuple(e.removeprefix(f"{story.id}/") for e in entries if e.startswith(f"{story.id}/"))
     return [(c.start, c.end) for c in story.chapters for p in parts if c.id == p or c.id.startswith(f"{p}/")]
@@ -123,7 +125,7 @@ def dialogue_rows(story: Story, card: Card, context_turns: int) -> list[Row]:
         context: list[Message] = []
         later = reply
         for earlier in reversed(said[:i]):
-            if later.paragraph - earlier.paragraph > 3:
+            if later.first_paragraph - earlier.last_paragraph > 3:
                 break
             role = "assistant" if earlier.speaker == card.persona.name else "user"
             if role == "assistant" and not earlier.keep:
@@ -190,7 +192,11 @@ def chunk_rows(story: Story, card: Card, size: int = 500, overlap: int = 50) -> 
             rows.append(make_row(messages, "chunk", story=story.id, span=[start, end]))
         if end == len(story.text):
             break
-        back = min((e for e in ends if end - overlap <= e < end), default=end)
+        # go back only where the passage from there reaches beyond this one's end
+        overlapping = [
+            e for e in ends if end - overlap <= e < end and any(end < later <= e + size for later in ends)
+        ]
+        back = min(overlapping, default=end)
         start = back + len(story.text[back:]) - len(story.text[back:].lstrip())
     return rows
 
@@ -202,7 +208,7 @@ def curated_rows(card: Card) -> dict[str, list[Row]]:
     if not path.is_file():
         return found
     with path.open(encoding="utf-8") as lines:
-        for raw in parse_rows(lines, str(path)):
+        for raw in parse_rows(lines, str(path), fields=("topic", "kind")):
             split = next(
                 (s for s in ("validation", "test") if raw["topic"] in card.curated_splits.get(s, ())), "train"
             )
@@ -261,7 +267,10 @@ def remove_near_duplicates(rows: dict[str, list[Row]]) -> Counter:
     def sketches(row: Row) -> list[tuple[str, MinHash]]:
         instruction = " ".join(m["content"] for m in row["messages"][:-1] if m["role"] != "system")
         found = []
-        for kind, text in (("instruction", instruction), ("response", answer_of(row))):
+        texts = {"instruction": instruction, "response": answer_of(row)}
+        if row["meta"]["strategy"] == "chunk":  # all chunks have the same two requests
+            del texts["instruction"]
+        for kind, text in texts.items():
             w = metrics.words(text)
             shingles = {" ".join(w[i : i + 3]) for i in range(max(1, len(w) - 2))}
             sketch = MinHash(num_perm=64, seed=1)
@@ -336,6 +345,8 @@ def build(
     unknown = [s for s in strategies if s not in ("dialogue", "curated", "chunk")]
     if unknown:
         raise UserError(f"unknown strategy {unknown[0]!r}: there is dialogue, curated, chunk")
+    if context_turns < 1:
+        raise UserError(f"--context-turns {context_turns}: a reply needs at least one turn of context")
     corpus = load_corpus(card, corpus_name)
     units = units_of(corpus)
     splits = story_splits(corpus.name, units, card)
@@ -345,6 +356,12 @@ def build(
             rows[splits[story.id]] += dialogue_rows(story, card, context_turns)
         if "chunk" in strategies:
             rows[splits[story.id]] += chunk_rows(story, card)
+    if "dialogue" in strategies and not any(
+        r["meta"]["strategy"] == "dialogue" for of in rows.values() for r in of
+    ):
+        raise UserError(
+            f"corpus {corpus.name}: {card.display_name} never speaks there; give another corpus, or --strategies without dialogue"
+        )
     if "curated" in strategies:
         for split, extra in curated_rows(card).items():
             rows[split] += extra

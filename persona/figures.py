@@ -10,10 +10,12 @@ import math
 import os
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from persona import findings
+from persona.findings import HARD, Change, finite, in_percent, interval, label_of, number_text, percent_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,84 +53,16 @@ STYLE = {
     "figure.constrained_layout.w_pad": 0.06,
 }
 
-LABELS = {
-    "conditional_perplexity": ("Perplexity", "perplexity per token"),
-    "bits_per_byte": ("Bits per byte", "bits per byte"),
-    "token_accuracy": ("Token accuracy", "correct tokens (%)"),
-    "evaluation_loss": ("Evaluation loss", "loss (nats per token)"),
-    "jaccard": ("Jaccard", "overlap with the reference answer (0 to 1)"),
-    "rouge_l": ("ROUGE-L", "overlap with the reference answer (0 to 1)"),
-    "victorian_term_frequency": ("Victorian term frequency", "share of all words (%)"),
-    "term_frequency_distance": ("Distance to the canon's rate", "|log ratio of rates|"),
-}
 VERDICTS = {
     "better": (BLUE, "o", "better"),
     "worse": (VERMILION, "D", "worse"),
     "unclear": ("white", "s", "unclear (interval holds 0, or none)"),
 }
 """Colour, marker and words for what became of a metric."""
-HARD = "\N{NO-BREAK SPACE}"
-PERCENT = {"token_accuracy", "victorian_term_frequency"}
-"""Metrics that the report holds as fractions and that are read in percent."""
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-@dataclass(frozen=True)
-class Change:
-    """How one metric moved between two systems, relative to the first, in percent."""
-
-    name: str
-    better: str
-    direction: int
-    """1 where more is better, -1 where less is, 0 where the report does not say."""
-    percent: float
-    ci95: tuple[float, float] | None
-    verdict: str
-    """better, worse or unclear (the interval holds zero, or there is none)."""
-    n: int | None
-
-
-# --- words and numbers ----------------------------------------------------------------------------------
-
-
-def label_of(name: str) -> str:
-    """`conditional_perplexity/modern` -> `Perplexity (modern)`."""
-    plain, _, variant = name.partition("/")
-    label = LABELS.get(plain, (plain.replace("_", " ").capitalize(),))[0]
-    return f"{label} ({variant.replace('_', ' ')})" if variant else label
-
-
-def number_text(value: float | None, name: str = "") -> str:
-    """Three significant digits or so, in percent where the metric is read that way; a dash for nothing."""
-    if value is None:
-        return "–"
-    if name.partition("/")[0] in PERCENT:
-        return f"{100 * value:.2f}%"
-    size = abs(value)
-    if size >= 1e5 or 0 < size < 5e-4:
-        return f"{value:.2e}"
-    return f"{value:.{0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3}f}"
-
-
-def better_text(metric: dict, name: str) -> str:
-    """Which way is better, in words."""
-    if metric.get("better") == "target":
-        return (
-            f"closest to {number_text(metric['target'], name)} is best"
-            if finite(metric.get("target"))
-            else ""
-        )
-    return f"{metric['better']} is better" if metric.get("better") in ("lower", "higher") else ""
-
-
-def finite(value: Any) -> bool:
-    """Whether a value from a report is a number that can be drawn."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def interval(entry: dict | None) -> tuple[float, float] | None:
-    """The ci95 of a value, or None."""
-    ci = (entry or {}).get("ci95")
-    return (ci[0], ci[1]) if isinstance(ci, list | tuple) and len(ci) == 2 and all(map(finite, ci)) else None
+# --- text, measured ------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
@@ -159,10 +93,8 @@ def broken(text: str, inches: float, points: float, bold: bool) -> list[str]:
             elif row:
                 rows, row = [*rows, row], ""
             else:
-                ends = range(1, len(word) + 1)
-                cut = max(
-                    1, bisect_right(ends, inches, key=lambda end: text_inches(word[:end], points, bold))
-                )
+                starts = [word[:end] for end in range(1, len(word) + 1)]
+                cut = bisect_right(starts, inches, key=lambda start: text_inches(start, points, bold)) or 1
                 cut = 1 + max(word.rfind(mark, cut // 2, cut) for mark in "-/_.") or cut
                 rows, word = [*rows, word[:cut]], word[cut:]
     return [*rows, row] if row else rows
@@ -170,8 +102,8 @@ def broken(text: str, inches: float, points: float, bold: bool) -> list[str]:
 
 def fit(text: str, inches: float, points: float, lines: int = 2, bold: bool = False) -> str:
     """`text` in at most `lines` lines of a width; else without its middle, as names differ at the ends."""
-    if len(broken(text, inches, points, bold)) <= lines:
-        return "\n".join(broken(text, inches, points, bold))
+    if len(rows := broken(text, inches, points, bold)) <= lines:
+        return "\n".join(rows)
 
     def shortened(keep: int) -> list[str]:
         start, end = text[: keep // 2].rstrip(), text[len(text) - (keep + 1) // 2 :].lstrip()
@@ -185,88 +117,11 @@ def fit(text: str, inches: float, points: float, lines: int = 2, bold: bool = Fa
 
 def balanced(text: str, inches: float, points: float, lines: int = 3) -> str:
     """A bold title in lines of about one length, as few as `fit` needs."""
-    rows = fit(text, inches, points, lines, bold=True)
-    if rows.replace("\n", " ") != text:
-        return rows
-    tenths = (inches * part / 20 for part in range(8, 21))
-    return next(
-        "\n".join(b) for each in tenths if len(b := broken(text, each, points, True)) <= rows.count("\n") + 1
-    )
-
-
-# --- what a report holds --------------------------------------------------------------------------------
-
-
-def measured(metric: dict) -> dict[str, dict]:
-    """The systems that have a number for this metric, in the report's order."""
-    return {system: entry for system, entry in metric["values"].items() if finite((entry or {}).get("value"))}
-
-
-def family(report: dict, *plain: str) -> list[str]:
-    """Names of the measured metrics called `plain` or `plain/...`, plain ones first."""
-    names = [
-        name
-        for name in report["metrics"]
-        if name.partition("/")[0] in plain and measured(report["metrics"][name])
-    ]
-    return sorted(names, key=lambda name: ("/" in name, plain.index(name.partition("/")[0])))
-
-
-def compared_pair(report: dict) -> tuple[str, str] | None:
-    """The pair that the change figure compares: (tuned, base), else the first pair with a difference."""
-    keys = [key for metric in report["metrics"].values() for key in metric.get("differences") or {}]
-    systems = {system for metric in report["metrics"].values() for system in metric["values"]}
-    if {"tuned", "base"} <= systems:
-        return "tuned", "base"
-    for key in keys:
-        for i in (i for i, mark in enumerate(key) if mark == "-"):
-            if key[:i] in systems and key[i + 1 :] in systems:
-                return key[:i], key[i + 1 :]
-    return None
-
-
-def changes(report: dict) -> list[Change]:
-    """Relative change of every metric that both systems have and whose value for the first is not zero."""
-    pair, found = compared_pair(report), []
-    for name, metric in report["metrics"].items() if pair else ():
-        values = measured(metric)
-        if not set(pair) <= set(values) or values[pair[1]]["value"] == 0:
-            continue
-        after, before = (values[system]["value"] for system in pair)
-        entry = (metric.get("differences") or {}).get("-".join(pair)) or {}
-        difference = entry["value"] if finite(entry.get("value")) else after - before
-        scale, target = 100 / abs(before), metric.get("target")
-        ci = interval(entry)
-        direction = {"higher": 1, "lower": -1}.get(metric.get("better"), 0)
-        improved = direction * difference > 0
-        if metric.get("better") == "target" and finite(target):
-            direction = 1 if target > before else -1
-            improved = abs(after - target) < abs(before - target)
-        clear = direction and ci and not ci[0] <= 0 <= ci[1]
-        verdict = ("better" if improved else "worse") if clear else "unclear"
-        ci = (ci[0] * scale, ci[1] * scale) if ci else None
-        counts = [values[system]["n"] for system in pair if finite(values[system].get("n"))]
-        better = better_text(metric, name)
-        found.append(
-            Change(name, better, direction, difference * scale, ci, verdict, min(counts, default=None))
-        )
-    return found
-
-
-def count_text(counts: list, report: dict) -> str:
-    """`n = 120`, `n = 30 to 120`, or the report's own n."""
-    counts = [count for count in counts if finite(count)] or [report["n"]] * finite(report.get("n"))
-    if not counts:
-        return "n not given"
-    low, high = min(counts), max(counts)
-    return f"n = {low}" if low == high else f"n = {low} to {high}"
-
-
-def interval_text(intervals: list) -> str:
-    """What the whiskers are."""
-    if not any(intervals):
-        return "the report gives no intervals"
-    return "whiskers: 95% bootstrap interval" + ("" if all(intervals) else ", where the report gives one")
+    fitted = fit(text, inches, points, lines, bold=True)
+    if fitted.replace("\n", " ") != text:
+        return fitted
+    narrower = (broken(text, inches * part / 20, points, bold=True) for part in range(8, 21))
+    return next("\n".join(rows) for rows in narrower if len(rows) <= fitted.count("\n") + 1)
 
 
 # --- panels: the same code draws a figure of its own and a part of the dashboard ------------------------
@@ -279,55 +134,54 @@ def round_steps(count: int) -> Any:
     return MaxNLocator(count, steps=[1, 2, 2.5, 5, 10])
 
 
-def moving_mean(values: list[float], window: int) -> list[float]:
-    """Centred mean over the finite values of a window of points."""
-    half, means = window // 2, []
-    for i in range(len(values)):
-        near = [value for value in values[max(0, i - half) : i + half + 1] if not math.isnan(value)]
-        means.append(sum(near) / len(near) if near else math.nan)
-    return means
-
-
 def draw_loss(panel: "FigureBase", loss: dict, compact: bool) -> None:
     """Loss over epochs with the phases shaded; on its own, the learning rate below it."""
     train, checks = loss["train"], [point for point in loss["evaluation"] if finite(point["loss"])]
-    epochs = [point["epoch"] for point in train]
-    values = [point["loss"] if finite(point["loss"]) else math.nan for point in train]
-    length = max([loss["epochs"], *epochs, *(point["epoch"] for point in checks)]) or 1
-    below = not compact and any(finite(point.get("learning_rate")) for point in train)
-    if below:
+    length = findings.length_in_epochs(loss)
+    if not compact and any(finite(point.get("learning_rate")) for point in train):
         axes, lowest = panel.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
         plot_rate(lowest, train, "learning rate\n")
     else:
         axes = lowest = panel.subplots()
-
-    if len(values) > 200:
-        window = max(5, len(values) // 100) | 1
-        name = None if compact else "training, each logged point"
-        axes.plot(epochs, values, color=BLUE, alpha=0.35, linewidth=0.7, label=name)
-        means = moving_mean(values, window)
-        axes.plot(epochs, means, color=BLUE, linewidth=1.4, label=f"training, mean of {window}")
-    elif values:
-        marker = {"marker": "o", "markersize": 2.5} if len(values) <= 60 else {}
-        axes.plot(epochs, values, color=BLUE, linewidth=1.4, label="training", **marker)
+    plot_training(axes, train, compact)
     if checks:
         style = {"linestyle": "--", "marker": "s", "markersize": 4, "markeredgecolor": "white"}
         xs, ys = [point["epoch"] for point in checks], [point["loss"] for point in checks]
         axes.plot(xs, ys, color=VERMILION, linewidth=1.2, label="evaluation", clip_on=False, **style)
-    gaps = [epoch for epoch, value in zip(epochs, values, strict=True) if math.isnan(value)]
-    if gaps:
-        style = {"linestyle": "", "marker": "x", "markersize": 5, "clip_on": False}
-        axes.plot(gaps, [0] * len(gaps), color=INK, label=f"not a number ({len(gaps)})", **style)
-
+    losses = [point["loss"] for point in [*train, *checks] if finite(point["loss"])]
+    if 0 <= min(losses) < max(losses) / 2:  # else an axis from zero would flatten the curve
+        axes.set_ylim(bottom=0.0)
     axes.set_xlim(0, length)
-    axes.set_ylim(bottom=axes.get_ylim()[0] if any(value < 0 for value in values) else 0.0)
     axes.set_ylabel("loss (nats per token)")
     axes.yaxis.set_major_locator(round_steps(5 if compact else 8))
     axes.grid(axis="y")
     axes.legend(loc="best", fontsize=7.5 if compact else 8, framealpha=0.9, edgecolor="none")
-    key = shade_phases([axes, lowest] if below else [axes], loss["phases"], length, 1.6 if compact else 6.0)
+    key = shade_phases(list(dict.fromkeys([axes, lowest])), loss["phases"], length, 1.6 if compact else 6.0)
     lowest.set_xlabel(fit(f"epoch{key}", 2.3 if compact else 6.0, 8.5, lines=4))
     lowest.xaxis.set_major_locator(round_steps(4 if compact else 8))
+
+
+def plot_training(axes: "Axes", train: list[dict], compact: bool) -> None:
+    """The training loss, under its moving mean where it is long; crosses below where it is not a number."""
+    epochs = [point["epoch"] for point in train]
+    values = [point["loss"] if finite(point["loss"]) else math.nan for point in train]
+    if len(values) > 200:
+        window = max(5, len(values) // 100) | 1
+        name = None if compact else "training, each logged point"
+        axes.plot(epochs, values, color=BLUE, alpha=0.35, linewidth=0.7, label=name)
+        means = findings.moving_mean(values, window)
+        axes.plot(epochs, means, color=BLUE, linewidth=1.4, label=f"training, mean of {window}")
+    elif values:
+        axes.plot(epochs, values, color=BLUE, linewidth=1.4, label="training", **dots(len(values)))
+    if gaps := [epoch for epoch, value in zip(epochs, values, strict=True) if math.isnan(value)]:
+        style = {"linestyle": "", "marker": "x", "markersize": 5, "clip_on": False, "color": INK}
+        style |= {"label": f"not a number ({len(gaps)})", "transform": axes.get_xaxis_transform()}
+        axes.plot(gaps, [0] * len(gaps), **style)
+
+
+def dots(count: int) -> dict[str, Any]:
+    """Style of a line of `count` points: with a dot at each where they are few."""
+    return {"marker": "o", "markersize": 2.5} if count <= 60 else {}
 
 
 def shade_phases(every: list["Axes"], phases: list[dict], length: float, inches: float) -> str:
@@ -338,9 +192,7 @@ def shade_phases(every: list["Axes"], phases: list[dict], length: float, inches:
     phases = [phase for phase in phases if phase["to_epoch"] > phase["from_epoch"]]
     room = [0.92 * inches * (phase["to_epoch"] - phase["from_epoch"]) / length for phase in phases]
     names = [fit(phase["name"], width, 8) for phase, width in zip(phases, room, strict=True)]
-    numbered = any(
-        name.replace("\n", " ") != phase["name"] for name, phase in zip(names, phases, strict=True)
-    )
+    numbered = [name.replace("\n", " ") for name in names] != [phase["name"] for phase in phases]
     for i, phase in enumerate(phases):
         start, end = phase["from_epoch"], phase["to_epoch"]
         for axes in every:
@@ -355,18 +207,14 @@ def shade_phases(every: list["Axes"], phases: list[dict], length: float, inches:
 
 def plot_rate(axes: "Axes", train: list[dict], label: str) -> None:
     """The learning rate, in units of a power of ten that the label names."""
-    known = [
-        (point["epoch"], point["learning_rate"]) for point in train if finite(point.get("learning_rate"))
-    ]
-    top = max(rate for _, rate in known)
+    known = [point for point in train if finite(point.get("learning_rate"))]
+    top = max(point["learning_rate"] for point in known)
     power = math.floor(math.log10(top)) if top > 0 else 0
-    marker = {"marker": "o", "markersize": 2.5} if len(known) <= 60 else {}
-    xs, ys = [epoch for epoch, _ in known], [rate / 10.0**power for _, rate in known]
-    axes.plot(xs, ys, color=GREEN, linewidth=1.4, **marker)
+    xs, ys = [point["epoch"] for point in known], [point["learning_rate"] / 10.0**power for point in known]
+    axes.plot(xs, ys, color=GREEN, linewidth=1.4, **dots(len(known)))
     axes.set_ylim(0, 1.12 * max(ys) or 1)
     axes.yaxis.set_major_locator(round_steps(3 if "\n" in label else 5))
-    exponent = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    axes.set_ylabel(f"{label}(×{HARD}10{exponent})")
+    axes.set_ylabel(f"{label}(×{HARD}10{str(power).translate(SUPERSCRIPT)})")
     axes.grid(axis="y")
 
 
@@ -374,20 +222,18 @@ def draw_rate(panel: "FigureBase", loss: dict, compact: bool) -> None:
     """The learning rate over epochs, as a panel of its own."""
     axes = panel.subplots()
     plot_rate(axes, loss["train"], "learning rate ")
-    axes.set_xlim(0, max([loss["epochs"], *(point["epoch"] for point in loss["train"])]) or 1)
+    axes.set_xlim(0, findings.length_in_epochs(loss))
     axes.xaxis.set_major_locator(round_steps(4 if compact else 8))
     axes.set_xlabel("epoch")
 
 
-def list_rows(
-    axes: "Axes", labels: dict[int, str], numbers: dict[int, str], count: int, compact: bool
-) -> None:
+def list_rows(axes: "Axes", labels: dict[int, str], numbers: dict[int, str], n: int, compact: bool) -> None:
     """Rows from the top down: names on the left, numbers in a column on the right, none too thick."""
     points = COMPACT_POINTS if compact else POINTS
     for y, number in numbers.items():
         axes.text(1.03, y, number, transform=axes.get_yaxis_transform(), va="center", fontsize=points)
-    spare = max(0.0, ((4 if compact else 3) - count) / 2)
-    axes.set_ylim(count - 0.4 + spare, -0.6 - spare)
+    spare = max(0.0, ((4 if compact else 3) - n) / 2)
+    axes.set_ylim(n - 0.4 + spare, -0.6 - spare)
     axes.set_yticks(list(labels), list(labels.values()), fontsize=points)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
@@ -398,53 +244,24 @@ def whisker(axes: "Axes", ends: list[float], y: float) -> None:
     axes.plot(ends, [y, y], color="black", linewidth=1.2, marker="|", markeredgewidth=1.2, zorder=2.5)
 
 
-def bar_rows(report: dict, names: list[str]) -> list[tuple[str, str, dict | None]]:
-    """Rows of a bar panel as (metric, system, entry); a heading has no system, the target's row no entry."""
-    rows = []
-    for name in names:
-        rows += [(name, "", None)] if len(names) > 1 else []
-        rows += [(name, system, entry) for system, entry in measured(report["metrics"][name]).items()]
-        rows += [(name, "target", None)] if finite(report["metrics"][name].get("target")) else []
-    return rows
-
-
 def draw_bars(panel: "FigureBase", report: dict, names: list[str], compact: bool) -> None:
     """A bar a system with its interval; a heading a metric; the target as a dashed line. One unit for all.
 
     Where values differ by more than a factor of 50 the axis is logarithmic, with points in place of bars.
     """
-    from matplotlib import ticker
-
-    axes, rows = panel.subplots(), bar_rows(report, names)
-    plain, scale = names[0].partition("/")[0], 100 if names[0].partition("/")[0] in PERCENT else 1
-    order = list(
-        dict.fromkeys([*(report.get("systems") or {}), *(system for _, system, entry in rows if entry)])
-    )
-    order = [system for system in order if system != "base"]
+    axes, rows = panel.subplots(), findings.bar_rows(report, names)
+    points, scale = COMPACT_POINTS if compact else POINTS, 100 if in_percent(names[0]) else 1
+    order = [*(report.get("systems") or {}), *(system for _, system, entry in rows if entry)]
+    order = [system for system in dict.fromkeys(order) if system != "base"]
     values = [entry["value"] * scale for *_, entry in rows if entry]
     logarithmic = min(values) > 0 and max(values) > 50 * min(values)
-    points, labels, numbers = COMPACT_POINTS if compact else POINTS, {}, {}
+    labels, numbers = {}, {}
     for y, (name, system, entry) in enumerate(rows):
         if entry:
-            i, value, ci = (
-                order.index(system) if system != "base" else -1,
-                entry["value"] * scale,
-                interval(entry),
-            )
-            colour = PALETTE[i % len(PALETTE)] if i >= 0 else GREY
-            style = {"color": colour, "zorder": 3 if logarithmic else 2}
-            if logarithmic:
-                axes.plot(value, y, marker="sD^vPX*p"[i % 8] if i >= 0 else "o", markeredgecolor=INK, **style)
-            else:
-                style["hatch"] = HATCHES[i % len(HATCHES)] if i >= 0 else ""
-                axes.barh(y, value, height=0.62, edgecolor=INK, linewidth=0.6, **style)
-            if ci:
-                whisker(axes, [bound * scale for bound in ci], y)
-            labels[y], numbers[y] = (
-                fit(system, 0.72 if compact else 1.5, points),
-                number_text(entry["value"], name),
-            )
-            if ci and not compact:
+            draw_value(axes, y, entry, scale, order.index(system) if system != "base" else None, logarithmic)
+            labels[y] = fit(system, 0.72 if compact else 1.5, points)
+            numbers[y] = number_text(entry["value"], name)
+            if (ci := interval(entry)) and not compact:
                 numbers[y] += " [" + ", ".join(number_text(bound, name).rstrip("%") for bound in ci) + "]"
         elif system:
             target = report["metrics"][name]["target"]
@@ -452,12 +269,35 @@ def draw_bars(panel: "FigureBase", report: dict, names: list[str], compact: bool
             axes.plot(target * scale, y, marker="D", color="white", markeredgecolor=INK, clip_on=False)
             labels[y], numbers[y] = "canon (target)", number_text(target, name)
         else:
-            heading = fit(
-                label_of(name), 1.2 if compact else 3.2, points, lines=2 if compact else 1, bold=True
-            )
+            inches, lines = (1.2, 2) if compact else (3.2, 1)
             style = {"transform": axes.get_yaxis_transform(), "va": "center", "fontweight": "bold"}
-            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-            axes.text(0.012, y, heading, fontsize=points, bbox=box, **style)
+            style["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            axes.text(0.012, y, fit(label_of(name), inches, points, lines, bold=True), fontsize=points, **style)
+    scale_values(axes, values, logarithmic, compact)
+    list_rows(axes, labels, numbers, len(rows), compact)
+    unit = findings.unit_text(report["metrics"][names[0]], names[0])
+    unit += "; logarithmic axis" if logarithmic else ""
+    axes.set_xlabel(fit(unit, 2.2 if compact else 5.5, 8, lines=3), fontsize=8)
+
+
+def draw_value(axes: "Axes", y: int, entry: dict, scale: int, i: int | None, logarithmic: bool) -> None:
+    """The value of the system number `i` (None for the base model) with its interval."""
+    value, ci = entry["value"] * scale, interval(entry)
+    colour = GREY if i is None else PALETTE[i % len(PALETTE)]
+    if logarithmic:
+        marker = "o" if i is None else "sD^vPX*p"[i % 8]
+        axes.plot(value, y, marker=marker, color=colour, markeredgecolor=INK, zorder=3)
+    else:
+        hatch = "" if i is None else HATCHES[i % len(HATCHES)]
+        axes.barh(y, value, height=0.62, color=colour, edgecolor=INK, hatch=hatch, linewidth=0.6, zorder=2)
+    if ci:
+        whisker(axes, [bound * scale for bound in ci], y)
+
+
+def scale_values(axes: "Axes", values: list[float], logarithmic: bool, compact: bool) -> None:
+    """The axis of values: logarithmic, or from zero."""
+    from matplotlib import ticker
+
     if logarithmic:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(ticker.LogLocator(numticks=3 if compact else 7))
@@ -466,30 +306,17 @@ def draw_bars(panel: "FigureBase", report: dict, names: list[str], compact: bool
         axes.set_xlim(left=axes.get_xlim()[0] if min(values) < 0 else 0.0)
         axes.xaxis.set_major_locator(round_steps(3 if compact else 6))
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-    list_rows(axes, labels, numbers, len(rows), compact)
-    notes = [better_text(report["metrics"][names[0]], names[0]), "logarithmic axis" if logarithmic else ""]
-    unit = "; ".join([LABELS.get(plain, ("", label_of(plain)))[1], *filter(None, notes)])
-    axes.set_xlabel(fit(unit, 2.2 if compact else 5.5, 8, lines=3), fontsize=8)
-
-
-def percent_text(value: float, decimals: int) -> str:
-    """`+12.3`, `-48`; powers of ten where the figure would be long."""
-    return f"{value:+.{0 if abs(value) >= 100 else decimals}f}" if abs(value) < 1e5 else f"{value:+.0e}"
 
 
 def draw_changes(panel: "FigureBase", rows: list[Change], before: str, compact: bool) -> None:
     """Relative change of each metric with its interval, a line at zero, the better side of each row shaded.
 
-    What lies beyond 20 times the median becomes an arrow at the edge, with its number beside it.
+    What lies beyond `findings.change_range` becomes an arrow at the edge, with its number beside it.
     """
     from matplotlib import ticker
 
     axes, points = panel.subplots(), COMPACT_POINTS if compact else POINTS
-    ends = {i: [row.percent, *(row.ci95 or ())] for i, row in enumerate(rows)}
-    reach = sorted(max(map(abs, each)) for each in ends.values())
-    limit = min(reach[-1], 20 * reach[len(reach) // 2] or reach[-1]) or 1.0
-    low = -min(limit, max(-min(map(min, ends.values())), 0.3 * limit)) * 1.08
-    high = min(limit, max(max(map(max, ends.values())), 0.3 * limit)) * 1.08
+    low, high = findings.change_range(rows)
     axes.set_xlim(low, high)
     axes.axvline(0, color=INK, linewidth=1)
     labels, numbers = {}, {}
@@ -498,21 +325,16 @@ def draw_changes(panel: "FigureBase", rows: list[Change], before: str, compact: 
             axes.barh(y, high if row.direction > 0 else low, height=0.86, color=BLUE, alpha=0.09, linewidth=0)
         if row.ci95:
             whisker(axes, list(row.ci95), y)
-        colour, marker, _ = VERDICTS[row.verdict]
-        if not low <= row.percent <= high:
-            marker = "<" if row.percent < 0 else ">"
-        x = min(max(row.percent, 0.97 * low), 0.97 * high) if marker in "<>" else row.percent
+        (colour, marker, _), x = VERDICTS[row.verdict], row.percent
+        if not low <= x <= high:
+            marker, x = ("<", 0.97 * low) if x < 0 else (">", 0.97 * high)
         axes.plot(x, y, marker=marker, color=colour, markeredgecolor=INK, zorder=3)
         numbers[y] = percent_text(row.percent, 1) + "%"
         if row.ci95 and not compact:
             numbers[y] += " [" + ", ".join(percent_text(bound, 0) for bound in row.ci95) + "]"
         arrow = {1: f"{HARD}▶", -1: f"{HARD}◀", 0: ""}[row.direction]
-        if compact:
-            labels[y] = fit(label_of(row.name), 0.82, points) + arrow
-        else:
-            labels[y] = (
-                fit(label_of(row.name), 2.1, points, lines=1) + f"\n{row.better or 'no better side'}{arrow}"
-            )
+        label = fit(label_of(row.name), *((0.82, points, 2) if compact else (2.1, points, 1)))
+        labels[y] = label + ("" if compact else f"\n{row.better or 'no better side'}") + arrow
     list_rows(axes, labels, numbers, len(rows), compact)
     axes.xaxis.set_major_locator(round_steps(3 if compact else 7))
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:+g}" if value else "0"))
@@ -562,9 +384,8 @@ def thin_ticks(figure: "Figure") -> None:
 
 def head(panel: "FigureBase", title: str, inches: float, points: float) -> None:
     """A title over the whole width of a figure or of one panel of the dashboard."""
-    panel.suptitle(
-        balanced(title, inches - 0.25, points), x=0.01, ha="left", fontsize=points, fontweight="bold"
-    )
+    text = balanced(title, inches - 0.25, points)
+    panel.suptitle(text, x=0.01, ha="left", fontsize=points, fontweight="bold")
 
 
 def save(figure: "Figure", path: Path) -> None:

@@ -31,7 +31,12 @@ def difference(a: Metric, b: Metric, clusters: Sequence[str], seed: int = 0) -> 
     ci = _bootstrap(
         data, lambda na, da, nb, db: a.transform(_ratio(na, da)) - b.transform(_ratio(nb, db)), seed
     )
-    return {"value": a.value - b.value, "ci95": ci}
+    return {"value": finite(a.value - b.value), "ci95": ci}
+
+
+def finite(value: float) -> float | None:
+    """A number as JSON can hold it: None for nan (no denominator)."""
+    return None if math.isnan(value) else value
 
 
 def _ratio(numerators, denominators):
@@ -50,17 +55,20 @@ def _bootstrap(data: list[list[float]], statistic, seed: int) -> list[float] | N
     import numpy as np
     from scipy.stats import bootstrap
 
-    arrays = [np.asarray(column, dtype=float) for column in data]
+    columns = np.asarray(data, dtype=float)  # (numerators and denominators of each metric, clusters)
+    arrays = list(columns[:, (columns[1::2] > 0).any(axis=0)])  # a cluster without a denominator says nothing
     if len(arrays[0]) < 2:
         return None
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = bootstrap(
+            result = bootstrap(
                 arrays,
                 lambda *columns, axis=-1: statistic(*columns),
                 paired=True, vectorized=True, n_resamples=RESAMPLES, batch=1000, method=method, rng=np.random.default_rng(seed),
-            ).confidence_interval  # fmt: skip
+            )  # fmt: skip
+        found = result.confidence_interval
         if not (math.isnan(found.low) or math.isnan(found.high)):
             return [float(found.low), float(found.high)]
-    return None
+    resamples = result.bootstrap_distribution[~np.isnan(result.bootstrap_distribution)]
+    return [float(x) for x in np.percentile(resamples, [2.5, 97.5])] if len(resamples) else None

@@ -61,8 +61,8 @@ def problem_of(row: Any) -> str | None:
     return None
 
 
-def parse_rows(lines: Iterable[str], name: str) -> Iterator[Row]:
-    """Rows of a JSONL text; blank lines are passed over.
+def parse_rows(lines: Iterable[str], name: str, fields: Iterable[str] = ()) -> Iterator[Row]:
+    """Rows of a JSONL text; blank lines are passed over. Each row must have `fields` besides its messages.
 
     Raises:
         UserError: with file name and line number, at the first line that is not a row.
@@ -76,7 +76,7 @@ def parse_rows(lines: Iterable[str], name: str) -> Iterator[Row]:
             raise UserError(
                 f"{name}, line {number}: not JSON ({error.msg} at column {error.colno}); mend or delete the line"
             ) from error
-        problem = problem_of(row)
+        problem = problem_of(row) or next((f'no "{f}"' for f in fields if f not in row), None)
         if problem:
             raise UserError(f"{name}, line {number}: {problem}; mend or delete the line")
         yield row

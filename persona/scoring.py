@@ -13,7 +13,7 @@ from persona import metrics
 from persona.card import Card
 from persona.chat import IGNORED, Sampling, encode
 from persona.errors import UserError
-from persona.intervals import difference, interval
+from persona.intervals import difference, finite, interval
 from persona.metrics import Metric
 from persona.rows import Message, Row
 
@@ -88,7 +88,7 @@ def _parse_probes(lines, path: Path) -> list[dict]:
             try:
                 raw = json.loads(line)
                 found.append({"id": raw["id"], "messages": raw["messages"]})
-            except (json.JSONDecodeError, KeyError) as error:
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
                 raise UserError(f"{path}, line {number}: not a probe ({error})") from error
     return found
 
@@ -221,7 +221,7 @@ def reference_metrics(items: Sequence[Item], records: Sequence[Record], card: Ca
     ones = [1.0] * len(items)
     rows = list(zip(items, records, strict=True))
     return {
-        "reference_perplexity": Metric("lower", [math.exp(r.text_nll / max(1, r.text_tokens)) for r in records], ones),
+        "reference_perplexity": Metric("lower", [math.exp(r.text_nll / r.text_tokens) if r.text_tokens else 0.0 for r in records], [float(r.text_tokens > 0) for r in records]),
         "reference_jaccard": Metric("higher", [metrics.reference_jaccard(r.answer, i.reference) for i, r in rows], ones),
         "rouge_l": Metric("higher", metrics.rouge_l([r.answer for r in records], [i.reference for i in items]), ones),
         "victorian_term_frequency": Metric("higher", [float(metrics.term_count(r.answer, card.lexicon)) for r in records], [float(len(metrics.words(r.answer))) for r in records]),
@@ -242,7 +242,7 @@ def compare(systems: dict[str, dict[str, Metric]], clusters: list[str], base: st
         for system, found in systems.items():
             metric = found[name]
             n = sum(d > 0 for d in metric.denominators)
-            values[system] = {"value": metric.value, "ci95": interval(metric, clusters), "n": n}
+            values[system] = {"value": finite(metric.value), "ci95": interval(metric, clusters), "n": n}
             if system != base:
                 differences[f"{system}-{base}"] = difference(metric, of_base, clusters)
         report[name] = {
@@ -258,13 +258,14 @@ def table(report: dict) -> str:
     """The report's metrics as lines of text: value of each system, difference with its interval."""
     systems = list(report["systems"])
     head = (
-        f"{'metric':<28}" + "".join(f"{s:>12}" for s in systems) + f"{'difference':>14}{'95% interval':>24}"
+        f"{'metric':<32}" + "".join(f"{s:>12}" for s in systems) + f"{'difference':>14}{'95% interval':>24}"
     )
     lines = [head, "-" * len(head)]
     for name, metric in report["metrics"].items():
-        line = f"{name:<28}" + "".join(f"{metric['values'][s]['value']:>12.4g}" for s in systems)
+        values = [metric["values"][s]["value"] for s in systems]
+        line = f"{name:<32}" + "".join(f"{'none' if v is None else format(v, '.4g'):>12}" for v in values)
         for d in metric["differences"].values():
             ci = "none" if d["ci95"] is None else f"[{d['ci95'][0]:+.4g}, {d['ci95'][1]:+.4g}]"
-            line += f"{d['value']:>+14.4g}{ci:>24}"
+            line += f"{'none' if d['value'] is None else format(d['value'], '+.4g'):>14}{ci:>24}"
         lines.append(line)
     return "\n".join(lines)

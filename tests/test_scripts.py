@@ -287,12 +287,12 @@ def test_other_settings_do_not_go_on_with_an_unfinished_run(workspace, base):
     (kept / "checkpoint-9").mkdir(parents=True)
     command = ["fine_tune.py", "--model", base, "--corpus", "embedded", "--run", "r", "--lora-r", 8]
     # what the first start wrote, had it been with rank 16 and on other data
-    first = {"lora_r": 16, "data": "0" * 64}
+    first = {"lora_r": 16, "data_sha256": "0" * 64}
     (kept / "inputs.json").write_text(json.dumps(first))
     line = refused(workspace, *command)
     assert line.startswith(f"error: {kept} holds an unfinished run with other settings: ")
     assert "lora_r (16 -> 8)" in line
-    assert f"data ({'0' * 64} -> " in line
+    assert f"data_sha256 ({'0' * 64} -> " in line
     assert line.endswith("take the old settings, another --run, or --force to begin again")
 
 

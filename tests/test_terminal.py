@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -240,6 +241,12 @@ def test_without_an_adapter_the_error_names_the_command_and_the_way_out(tmp_path
 # --- test.py in a terminal ------------------------------------------------------------------------------
 
 
+def in_its_own_terminal() -> None:
+    """The pseudo-terminal becomes the controlling one; SIGINT is what it is in a login shell, also where tests run in the background."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """test.py with a pseudo-terminal of its own, so that control characters work."""
 
@@ -249,7 +256,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "test.py", *map(str, flags)], cwd=ROOT, env=environment(workspace),
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=in_its_own_terminal,
         )  # fmt: skip
         os.close(slave)
 

@@ -12,7 +12,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from scripts import ROOT, SIGNAL_AT_STEP, Done, error_line, run, snapshot, toy_adapter, toy_base, toy_data, warm
+from scripts import (
+    ROOT,
+    SIGNAL_AT_STEP,
+    Done,
+    error_line,
+    run,
+    snapshot,
+    toy_adapter,
+    toy_base,
+    toy_data,
+    warm,
+)
 
 import config
 from persona import attention, modeling
@@ -42,7 +53,7 @@ def state_of(workspace: Path, run_name: str = "r") -> dict:
 
 def going_on_from(done: Done) -> int:
     """The step from which a resumed run says that it goes on."""
-    return int(re.search(r"^going on from \S+/checkpoint-(\d+)$", done.out, re.MULTILINE)[1])
+    return int(re.search(r"\bon from \S+/checkpoint-(\d+)$", done.out, re.MULTILINE)[1])
 
 
 @pytest.fixture(scope="module")
@@ -113,15 +124,15 @@ def test_run_json_says_what_the_result_depends_on(unbroken, base):
     assert {name: facts["environment"]["packages"][name] for name in packages} == {name: version(name) for name in packages}
     data = workspace / "data" / "dataset" / "sherlock-embedded"
     digests = [hashlib.sha256((data / f"{split}.jsonl").read_bytes()).digest() for split in ("train", "validation")]
-    assert facts["settings"]["data"] == hashlib.sha256(b"".join(digests)).hexdigest()
+    assert facts["settings"]["data_sha256"] == hashlib.sha256(b"".join(digests)).hexdigest()
     assert (facts["settings"]["seed"], facts["settings"]["lora_r"], facts["settings"]["max_steps"]) == (42, 16, STEPS)
     assert facts["status"] == "done"
     start, end = (datetime.fromisoformat(facts[name]) for name in ("start", "end"))
     assert start.utcoffset().total_seconds() == 0
     assert 0 < (end - start).total_seconds() < 1200
     assert facts["device"].startswith(("cpu, ", "cuda, "))
-    assert facts["trainable_parameters"] == 32_768
-    assert facts["facts"]["steps"] == STEPS
+    assert facts["measured"]["trainable parameters"] == "32,768 of 500,288"
+    assert facts["measured"]["steps, epochs"] == f"{STEPS}, {STEPS / 3:.2f}", "24 rows are three steps an epoch"
 
 
 @pytest.mark.slow
@@ -134,7 +145,9 @@ def test_the_loss_falls_and_is_told(unbroken):
     assert losses[-1] < losses[0] - 2
     assert len(checks) == STEPS // EVERY
     assert checks == sorted(checks, reverse=True)
-    assert f"trainable 32,768 of 500,288 parameters (6.55%); {STEPS} steps of 8 rows" in done.out
+    table = dict(re.findall(r"^(\w[\w ,]*?) {2,}(\S.*)$", done.out, re.MULTILINE))
+    assert (table["trainable parameters"], table["all parameters"], table["share"]) == ("32,768", "500,288", "6.55%")
+    assert f"{STEPS} steps of 8 rows, learning rate 0.005" in done.out
     assert "⟦It is the affair of the" in done.out, "one example with its mask"
     assert "4-bit NF4" in done.out
 
@@ -153,7 +166,7 @@ def test_a_finished_run_is_skipped_until_force_trains_it_again_to_the_same_bytes
     os.utime(stamp, (0, 0))
     again = train(workspace, base, "--force")
     assert again.code == 0, again.err
-    assert "going on from" not in again.out
+    assert "on from" not in again.out
     assert stamp.stat().st_mtime > 0, "it was written anew"
     assert weights(workspace) == weights(unbroken[0])
     curves = [[e.get("loss", e.get("eval_loss")) for e in state_of(w)["log_history"]] for w in (workspace, unbroken[0])]
@@ -468,6 +481,33 @@ def test_an_adapter_changes_what_the_base_says_and_an_untrained_one_does_not(bas
         assert not tuned.training
         with torch.inference_mode():
             assert torch.equal(tuned(input_ids=ids).logits, before) == same
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 11), (4000,), (2, 40, 64)])
+def test_the_faster_dropout_is_dropout(shape):
+    torch.manual_seed(0)
+    plain, fast = torch.nn.Dropout(0.25), torch.nn.Sequential(torch.nn.Dropout(0.25))
+    modeling.speed_up_dropout(fast)
+    x = torch.ones(shape, requires_grad=True)
+    y = fast(x)
+    assert (y.shape, y.dtype) == (plain(x).shape, plain(x).dtype)
+    assert sorted(y.unique().tolist()) == pytest.approx([0, 4 / 3])
+    n = y.numel()
+    assert abs((y == 0).sum().item() - n / 4) < 4 * (n * 3 / 16) ** 0.5, "four standard deviations of a binomial"
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach()), "the gradient passes the same mask"
+    torch.manual_seed(1)
+    first, second = fast(x), fast(x)
+    torch.manual_seed(1)
+    assert torch.equal(fast(x), first), "the mask comes from PyTorch's generator"
+    assert not torch.equal(first, second)
+    assert fast.eval()(x) is x
+
+
+def test_the_faster_dropout_keeps_the_number_format():
+    fast = torch.nn.Sequential(torch.nn.Dropout(0.25))
+    modeling.speed_up_dropout(fast)
+    assert fast(torch.ones(8, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
 def test_the_memory_estimate_counts_weights_and_optimizer_states_exactly(base):

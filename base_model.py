@@ -1,4 +1,6 @@
-"""Answers and metrics of the untouched base model: what there is before training, and what a prompt alone can do.
+"""Answers and metrics of the untouched base model.
+
+What there is before training, and what a prompt alone can do.
 
 Reads   data/dataset/<persona>-<corpus>/{train,test}.jsonl, the persona's probes.jsonl
 Writes  result/<run>/base_report.json, base_predictions.jsonl
@@ -32,9 +34,9 @@ def without_system(items: list) -> list:
 
 def main(args: Args) -> None:
     from persona import card as cards
-    from persona import metrics, modeling, runlog, scoring
+    from persona import modeling, runlog, scoring
     from persona.chat import Sampling
-    from persona.rows import answer_of, read_rows
+    from persona.rows import read_rows
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     card = cards.load_card(args.persona)
@@ -66,30 +68,24 @@ def main(args: Args) -> None:
         name: scoring.score(model, tokenizer, asked, sampling, args.batch_size, label=name)
         for name, asked in variants.items()
     }
-    spoken = [answer_of(r) for r in train if r["meta"]["strategy"] == "dialogue"] or [
-        answer_of(r) for r in train
-    ]
-    rate = metrics.term_rate(spoken, card.lexicon)
-    clusters, kind = scoring.clusters_of(items)
-    of_system = {
-        name: scoring.metrics_of(items, of[: len(items)], card, rate) for name, of in records.items()
-    }
+    rate = scoring.canon_rate(train, card)
+    metrics, resampled = scoring.metrics_by_kind(
+        items, records, lambda group, of: scoring.metrics_of(group, of, card, rate)
+    )
+    prompts = {"base": card.system_prompt, "base_no_prompt": None}
     report = {
-        "run": folder.name, "protocol": "held-out", "n": len(items), "clusters": kind, "canon_term_rate": rate, "decoding": asdict(sampling),
-        "systems": {name: {"model": entry.source, "adapter": None, "prompt": card.system_prompt if name == "base" else None} for name in variants},
-        "metrics": scoring.compare(of_system, clusters),
-    }  # fmt: skip
-    predictions = [
-        {
-            "id": i.id,
-            "story": i.story,
-            "kind": i.kind,
-            "prompt": i.messages[-1]["content"],
-            "reference": i.reference,
-            "answers": {name: of[k].answer for name, of in records.items()},
-        }
-        for k, i in enumerate([*items, *probes])
-    ]
+        "run": folder.name,
+        "protocol": "held-out",
+        "n": len(items),
+        "clusters": resampled,
+        "canon_term_rate": rate,
+        "decoding": asdict(sampling),
+        "systems": {
+            name: {"model": entry.source, "adapter": None, "prompt": prompts[name]} for name in variants
+        },
+        "metrics": metrics,
+    }
+    predictions = scoring.predictions([*items, *probes], records)
     runlog.write_jsonl(outputs[1], predictions)
     runlog.write_json(outputs[0], report)
     runlog.record_stage(
@@ -102,7 +98,8 @@ def main(args: Args) -> None:
         settings=settings,
     )
     print(
-        f"\n{len(items)} replies; 95% intervals by bootstrap over {kind}s\n\n{scoring.table(report)}\n\nwritten to {outputs[0]}"
+        f"\n{len(items)} replies; 95% intervals by bootstrap over {resampled}s\n\n"
+        f"{scoring.table(report)}\n\nwritten to {outputs[0]}"
     )
 
 

@@ -1,4 +1,6 @@
-"""Every setting once: paths, the model registry, the flags that stages share, and the names that follow from them.
+"""Every setting once.
+
+Paths, the model registry, the flags that stages share, and the names that follow from them.
 
 Imports nothing heavy and does no I/O, so that `--help` of every script answers at once, without torch.
 """
@@ -17,7 +19,10 @@ VERSION = "0.1.0"
 ROOT = Path(__file__).resolve().parent
 """The checkout: code, personas, the embedded corpus and the embedded base model."""
 WORKSPACE = Path(os.environ.get("PERSONA_WORKSPACE", ROOT)).resolve()
-"""Where generated things go (data/dataset, data/cache, result); the checkout unless PERSONA_WORKSPACE says otherwise."""
+"""Where generated things go (data/dataset, data/cache, result).
+
+The checkout unless PERSONA_WORKSPACE says otherwise.
+"""
 PERSONAS = ROOT / "data" / "personas"
 CORPORA = ROOT / "data" / "corpus"
 DATASETS = WORKSPACE / "data" / "dataset"
@@ -62,12 +67,13 @@ MODELS: dict[str, ModelEntry] = {
         "mistralai/Mistral-7B-Instruct-v0.3", "e0bc86c23ce5aae1db576c8cca6f06f1f73af2db"
     ),
     "tiny": ModelEntry(
-        # It learns manners in half an epoch and who it is only later, when the validation loss already rises a little.
+        # It learns manners in half an epoch and who it is only later,
+        # when the validation loss already rises a little.
         str(ROOT / "data" / "tiny-base"),
         corpus="embedded",
-        lr=1.5e-3,
-        epochs=2.0,
-        identity_weight=6,
+        lr=1.2e-3,
+        epochs=1.5,
+        identity_weight=10,
         keep="last",
     ),
 }
@@ -82,9 +88,11 @@ class RunArgs:
     corpus: str | None = None
     """embedded, canon, or a folder of text files. Default: embedded for the tiny model, canon for others."""
     model: str | None = None
-    """Short name from the registry, a folder, or a hub id. Default: qwen2.5-7b where CUDA is there, tiny where it is not."""
+    """Short name from the registry, a folder, or a hub id.
+    Default: qwen2.5-7b where CUDA is there, tiny where it is not."""
     run: str | None = None
-    """Name of the run folder under result/. Default: <persona>-<model>, with -<corpus> where it is not the model's own."""
+    """Name of the run folder under result/.
+    Default: <persona>-<model>, with -<corpus> where it is not the model's own."""
     seed: int = 42
     """Seed of everything random."""
     force: bool = False
@@ -102,7 +110,8 @@ def resolve_model(name: str | None, cuda: bool) -> ModelEntry:
     if name.count("/") == 1 and not name.startswith((".", "/")):
         return ModelEntry(name, name=name.split("/")[1].lower())
     raise UserError(
-        f"unknown model {name!r}: give one of {', '.join(MODELS)}, a folder, or a hub id such as Qwen/Qwen2.5-7B-Instruct"
+        f"unknown model {name!r}: give one of {', '.join(MODELS)}, a folder, "
+        "or a hub id such as Qwen/Qwen2.5-7B-Instruct"
     )
 
 

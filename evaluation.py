@@ -5,17 +5,18 @@ Writes  result/<run>/evaluation_report.json, predictions.jsonl
 
     python evaluation.py
     python evaluation.py --run sherlock-tiny --limit 50
-    python evaluation.py --protocol reference     # as the reference system did, on rows seen in training: how much is memory?
+    python evaluation.py --protocol reference     # as the reference system did, on rows seen in training:
+                                                  # how much is memory?
 
-Both systems get the same messages, system prompt included, and decode greedily. Intervals are bootstrapped by story, or by scene where
-fewer than ten stories are held out.
+Both systems get the same messages, system prompt included, and decode greedily. Intervals are bootstrapped
+by story, or by scene where fewer than ten stories are held out.
 """
 
 import json
 import logging
 import random
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +27,8 @@ from persona.errors import UserError
 @dataclass(frozen=True)
 class Args(config.RunArgs):
     protocol: Literal["held-out", "reference"] = "held-out"
-    """held-out: stories kept from training. reference: rows seen in training and the reference system's definitions."""
+    """held-out: stories kept from training.
+    reference: rows seen in training and the reference system's definitions."""
     limit: int = 0
     """Most items from the data set; 0 for all (30 with --protocol reference, as there)."""
     max_new_tokens: int = 128
@@ -37,7 +39,10 @@ class Args(config.RunArgs):
 
 
 def chosen_rows(args: Args, folder: Path) -> tuple[list, list]:
-    """(rows to evaluate, training rows): dialogue and curated rows of the test split, or training rows for the reference protocol."""
+    """(rows to evaluate, training rows).
+
+    Dialogue and curated rows of the test split, or training rows for the reference protocol.
+    """
     from persona.rows import read_rows
 
     train = read_rows(folder / "train.jsonl")
@@ -92,72 +97,53 @@ def systems_of(args: Args, entry: config.ModelEntry, folder: Path) -> Iterator[t
 
 def evaluate(
     args: Args, card, entry: config.ModelEntry, folder: Path, rows: list, train: list
-) -> tuple[dict, list[dict]]:
+) -> tuple[dict, list]:
     """The report and the predictions."""
-    from persona import metrics, runlog, scoring
+    from persona import runlog, scoring
     from persona.chat import Sampling
-    from persona.rows import answer_of
 
-    items, probes = scoring.items_of(rows), [] if args.protocol == "reference" else scoring.probes_of(card)
+    reference = args.protocol == "reference"
+    items, probes = scoring.items_of(rows), [] if reference else scoring.probes_of(card)
+    if reference:
+        items = [replace(i, kind="dialogue", story=None) for i in items]  # one group, resampled item by item
+    asked = [*items, *probes]
     sampling = Sampling(temperature=0.0, max_new_tokens=args.max_new_tokens)
     records = {
-        name: scoring.score(model, tokenizer, [*items, *probes], sampling, args.batch_size, label=name)
+        name: scoring.score(model, tokenizer, asked, sampling, args.batch_size, label=name)
         for name, model, tokenizer in systems_of(args, entry, folder)
     }
-    spoken = [answer_of(r) for r in train if r["meta"]["strategy"] == "dialogue"] or [
-        answer_of(r) for r in train
-    ]
-    canon_rate = metrics.term_rate(spoken, card.lexicon)
+    rate = scoring.canon_rate(train, card)
 
-    main_kind = "dialogue" if any(i.kind == "dialogue" for i in items) else "curated"
-    groups = (
-        {"": items}
-        if args.protocol == "reference"
-        else {
-            "": [i for i in items if i.kind == main_kind],
-            "/curated": [i for i in items if i.kind == "curated" != main_kind],
-        }
-    )
-    found: dict = {}
-    clustering = ""
-    for suffix, group in groups.items():
-        if not group:
-            continue
-        places = {i.id: k for k, i in enumerate(items)}
-        clusters, kind = scoring.clusters_of(group)
-        clustering = clustering or kind
-        of_system = {}
-        for name, of in records.items():
-            chosen = [of[places[i.id]] for i in group]
-            of_system[name] = (
-                scoring.reference_metrics(group, chosen, card)
-                if args.protocol == "reference"
-                else scoring.metrics_of(group, chosen, card, canon_rate)
-            )
-        found |= {f"{name}{suffix}": metric for name, metric in scoring.compare(of_system, clusters).items()}
+    def measure(group: list, of: list) -> dict:
+        return (
+            scoring.reference_metrics(group, of, card)
+            if reference
+            else scoring.metrics_of(group, of, card, rate)
+        )
+
+    metrics, resampled = scoring.metrics_by_kind(items, records, measure)
     answers = {name: [r.answer for r in of[: len(items)]] for name, of in records.items()}
+    systems = {
+        name: {"model": entry.source, "adapter": None, "prompt": card.system_prompt} for name in records
+    }
+    systems["tuned"]["adapter"] = str(folder / "adapter")
     report = {
-        "run": folder.name, "protocol": args.protocol, "n": len(groups[""]), "n_probes": len(probes), "seeds": [args.seed],
-        "items_sha256": runlog.sha256_of(json.dumps([asdict(i) for i in [*items, *probes]], sort_keys=True)),
-        "clusters": clustering, "stories": sorted({i.story for i in items if i.story}), "canon_term_rate": canon_rate,
-        "systems": {
-            "base": {"model": entry.source, "adapter": None, "prompt": card.system_prompt},
-            "tuned": {"model": entry.source, "adapter": str(folder / "adapter"), "prompt": card.system_prompt},
-        },
-        "decoding": asdict(sampling), "metrics": found, "controls": {}, "leakage": leakage(rows, train, answers),
-    }  # fmt: skip
-    predictions = [
-        {
-            "id": i.id,
-            "story": i.story,
-            "kind": i.kind,
-            "prompt": i.messages[-1]["content"],
-            "reference": i.reference,
-            "answers": {name: of[k].answer for name, of in records.items()},
-        }
-        for k, i in enumerate([*items, *probes])
-    ]
-    return report, predictions
+        "run": folder.name,
+        "protocol": args.protocol,
+        "n": next(iter(metrics.values()))["values"]["base"]["n"],
+        "n_probes": len(probes),
+        "seeds": [args.seed],
+        "items_sha256": runlog.sha256_of(json.dumps([asdict(i) for i in asked], sort_keys=True)),
+        "clusters": resampled,
+        "stories": sorted({i.story for i in items if i.story}),
+        "canon_term_rate": rate,
+        "systems": systems,
+        "decoding": asdict(sampling),
+        "metrics": metrics,
+        "controls": {},
+        "leakage": leakage(rows, train, answers),
+    }
+    return report, scoring.predictions(asked, records)
 
 
 def main(args: Args) -> None:
@@ -210,11 +196,13 @@ def main(args: Args) -> None:
         )
     where = "rows seen in training" if suffix else f"replies of {len(report['stories'])} held-out stories"
     print(
-        f"\n{report['n']} {where}; 95% intervals by bootstrap over {report['clusters']}s\n\n{scoring.table(report)}\n"
+        f"\n{report['n']} {where}; 95% intervals by bootstrap over {report['clusters']}s\n\n"
+        f"{scoring.table(report)}\n"
     )
     true = report["leakage"]["true_replies"]
     print(
-        f"8-grams of true replies that stand in training answers: mean {true['mean']:.2%}, highest {true['max']:.2%}; written to {outputs[0]}"
+        f"8-grams of true replies that stand in training answers: mean {true['mean']:.2%}, "
+        f"highest {true['max']:.2%}; written to {outputs[0]}"
     )
 
 

@@ -9,8 +9,7 @@ Writes  result/<run>/training_loss.json
 """
 
 import math
-import shlex
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -167,10 +166,7 @@ def main(args: Args) -> None:
     from persona import runlog
 
     folder = runlog.run_folder(args)
-    shared = [field for field in fields(config.RunArgs) if field.name != "force"]
-    given = [field.name for field in shared if getattr(args, field.name) != field.default]
-    flags = [word for name in given for word in (f"--{name}", str(getattr(args, name)))]
-    remedy = shlex.join(["python", "fine_tune.py", *flags])
+    remedy = runlog.command_for("fine_tune.py", args)
     source, output = find_state(folder, remedy), folder / "training_loss.json"
     source_sha256 = runlog.sha256_of(source.read_bytes())
 

@@ -3,12 +3,13 @@
 Reads   data/dataset/<persona>-<corpus>/{train,validation}.jsonl (built first where they are not there)
 Writes  result/<run>/adapter, checkpoints, trainer_state.json, run.json
 
-    python fine_tune.py                                  # Qwen2.5-7B-Instruct with CUDA, the embedded base without
+    python fine_tune.py                             # Qwen2.5-7B-Instruct with CUDA, the embedded base without
     python fine_tune.py --model qwen2.5-0.5b --epochs 1
     python fine_tune.py --model tiny --corpus DIR --max-steps 300
 
-Stopped at any moment, the same command goes on from the last complete checkpoint and ends with the same weights;
-RESUME_CHECKPOINT names another one. On SIGTERM or Ctrl-C it saves at the end of the step and exits with code 75.
+Stopped at any moment, the same command goes on from the last complete checkpoint and ends with the same
+weights; RESUME_CHECKPOINT names another one. On SIGTERM or Ctrl-C it saves at the end of the step and exits
+with code 75.
 """
 
 import json
@@ -35,8 +36,8 @@ class Args(config.RunArgs):
     max_steps: int = -1
     """Stop after this many optimiser steps; -1 for all epochs."""
     identity_weight: int | None = None
-    """How often an epoch sees each curated identity row. Default: the model's, 1 for large ones; a small one needs to
-    hear more often who it is."""
+    """How often an epoch sees each curated identity row.
+    Default: the model's, 1 for large ones; a small one needs to hear more often who it is."""
     lr: float | None = None
     """Peak learning rate. Default: the model's, 2e-4 for large ones."""
     lora_r: int = 16
@@ -51,8 +52,9 @@ class Args(config.RunArgs):
     weight_decay: float = 0.0
     max_length: int | None = None
     """Longest row in tokens. Default: the model's."""
-    eval_rows: int = 48
-    """Fixed random subset of the validation rows that is evaluated during training; all of them at the end."""
+    eval_rows: int = 32
+    """Fixed random subset of the validation rows that is evaluated during training; all of them at the end.
+    """
     evals: int = 6
     """Evaluations, and checkpoints, over the whole run."""
     keep: Literal["best", "last"] | None = None
@@ -75,7 +77,10 @@ def settled(args: Args, entry: config.ModelEntry, on_gpu: bool) -> Args:
 
 
 def training_rows(args: Args, folder: Path, tokenizer) -> dict:
-    """Encoded rows: {"train", "validation", "subset"}; the subset of the validation rows is fixed by the seed."""
+    """Encoded rows: {"train", "validation", "subset"}.
+
+    The subset of the validation rows is fixed by the seed.
+    """
     from datasets import Dataset
 
     from persona import chat
@@ -93,7 +98,8 @@ def training_rows(args: Args, folder: Path, tokenizer) -> dict:
         encoded, counts = chat.encode_rows(tokenizer, rows, args.max_length)
         tokens = sum(len(e.input_ids) for e in encoded)
         print(
-            f"{split}: {counts['rows']:,} rows, {tokens:,} tokens; {counts['shortened']} shortened on a turn boundary, "
+            f"{split}: {counts['rows']:,} rows, {tokens:,} tokens; "
+            f"{counts['shortened']} shortened on a turn boundary, "
             f"{counts['dropped']} longer than {args.max_length} tokens dropped"
         )
         if not encoded:
@@ -114,7 +120,10 @@ def training_rows(args: Args, folder: Path, tokenizer) -> dict:
 
 
 def trainer_settings(args: Args, folder: Path, on_gpu: bool, steps: int):
-    """TRL's settings; rows were fitted by persona.chat.encode and become batches in persona.attention.collate."""
+    """TRL's settings.
+
+    Rows were fitted by persona.chat.encode and become batches in persona.attention.collate.
+    """
     from trl import SFTConfig
 
     every = max(1, steps // args.evals)
@@ -262,7 +271,8 @@ LoRA adapter that gives {entry.name} the persona {args.persona}. Made by fine_tu
 | --- | --- |
 {chr(10).join(f"| {k} | {v} |" for k, v in facts.items())}
 
-Measured against the untouched base in evaluation_report.json of the same run. The character is a role: what it says
+Measured against the untouched base in evaluation_report.json of the same run. \
+The character is a role: what it says
 of facts may be invented.
 """
 

@@ -1,6 +1,7 @@
 """Make the data set of a persona from a body of text.
 
-Reads   data/personas/<persona>/ (card and curated rows) and a corpus: embedded, the downloaded canon, or a folder of text files
+Reads   data/personas/<persona>/ (card and curated rows) and a corpus: embedded, the downloaded canon,
+        or a folder of text files
 Writes  data/dataset/<persona>-<corpus>/{train,validation,test}.jsonl, manifest.json, README.md
 
     python generate_dataset.py                          # Sherlock Holmes on the embedded corpus
@@ -59,7 +60,8 @@ def main(args: Args) -> None:
         print(f"taken out, {reason}: {n}")
     leak = manifest["leak_report"]["test"]
     print(
-        f"8-grams of test answers that stand in training answers: mean {leak['mean']:.2%}, highest {leak['max']:.2%}"
+        f"8-grams of test answers that stand in training answers: mean {leak['mean']:.2%}, "
+        f"highest {leak['max']:.2%}"
     )
     print(f"written to {folder}")
 

@@ -9,19 +9,16 @@ Writes  result/<run>/figures/*.png, result/<run>/report.html
 """
 
 import base64
-import json
 import re
-import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import config
-from persona import figures, runlog
-from persona.errors import UserError
+from persona import figures, findings, runlog
 
 FIGURES = ("dashboard", "loss", "perplexity", "similarity", "term_frequency", "improvement")
 """Every figure that this stage may write, in the order of the page."""
@@ -53,98 +50,18 @@ class Picture:
     """Called with a matplotlib figure (or a panel of one) and `compact`, which says that space is scarce."""
 
 
-def read_report(path: Path, remedy: str) -> dict:
-    """The evaluation report, checked as far as drawing relies on it."""
-    report = runlog.read_json(path, "the evaluation report", remedy)
-    metrics = report.get("metrics") if isinstance(report, dict) else None
-    if not isinstance(metrics, dict):
-        raise UserError(f"{path}: no metrics, so not an evaluation report; make it again with: {remedy}")
-    for name, metric in metrics.items():
-        values = metric.get("values") if isinstance(metric, dict) else None
-        if not isinstance(values, dict) or not all(isinstance(each, dict | None) for each in values.values()):
-            raise UserError(f"{path}: metric {name} has no values by system; make it again with: {remedy}")
-    return report
-
-
-def read_loss(path: Path, remedy: str) -> dict | None:
-    """The loss curve; None where it was not extracted."""
-    loss = runlog.read_json(path, "the loss curve", remedy) if path.is_file() else None
-    if loss is not None and {"train", "evaluation", "phases", "epochs", "milestones"} - set(loss):
-        raise UserError(f"{path}: not a loss curve; make it again with: {remedy} --force")
-    return loss
-
-
-def read_predictions(path: Path, remedy: str) -> list[dict]:
-    """The answers of all systems, item by item; none where the file is missing."""
-    rows = []
-    for i, line in enumerate(path.open(encoding="utf-8") if path.is_file() else (), start=1):
-        try:
-            row = json.loads(line) if line.strip() else None
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {i}: not JSON ({error}); make it again with: {remedy}") from error
-        if row is not None and not (isinstance(row, dict) and isinstance(row.get("answers"), dict)):
-            raise UserError(f"{path}, line {i}: no answers; make it again with: {remedy}")
-        rows += [row] if row else []
-    return rows
-
-
-# --- what each figure says ------------------------------------------------------------------------------
-
-
-def loss_title(loss: dict) -> str:
-    """`Training loss fell from 1.55 to 0.197 in 3 epochs; evaluation loss 0.246 at the end`."""
-    values = [point["loss"] for point in loss["train"] if figures.finite(point["loss"])]
-    checks = [point["loss"] for point in loss["evaluation"] if figures.finite(point["loss"])]
-    parts = []
-    if values:
-        first, last = figures.number_text(values[0]), figures.number_text(values[-1])
-        verb = "fell" if values[-1] < values[0] else "rose"
-        change = f"stayed at {last}" if first == last else f"{verb} from {first} to {last}"
-        parts.append(f"Training loss {change} in {loss['epochs']:.3g} epochs")
-    if checks:
-        parts.append(
-            f"{'evaluation' if parts else 'Evaluation'} loss {figures.number_text(checks[-1])} at the end"
-        )
-    return "; ".join(parts)
-
-
-def metric_title(report: dict, names: list[str]) -> str:
-    """What the metrics of a figure say, two at most, in words that take no side."""
-    parts = []
-    for name in [name for name in names if "/" not in name][:2] or names[:1]:
-        metric, label = report["metrics"][name], figures.label_of(name)
-        values = {system: entry["value"] for system, entry in figures.measured(metric).items()}
-        shown = {
-            system: f"{system}{figures.HARD}{figures.number_text(values[system], name)}" for system in values
-        }
-        if {"base", "tuned"} <= set(values):
-            ci = figures.interval((metric.get("differences") or {}).get("tuned-base"))
-            doubt = " (no clear difference)" if ci and ci[0] <= 0 <= ci[1] else ""
-            parts.append(f"{label}: {shown['base']}, {shown['tuned']}{doubt}")
-        else:
-            ends = {shown[min(values, key=values.get)]: 0, shown[max(values, key=values.get)]: 0}
-            parts.append(f"{label}: {' to '.join(ends)}")
-    return "; ".join(parts)
-
-
-def change_title(pair: tuple[str, str], rows: list[figures.Change]) -> str:
-    """`Tuned against base: 5 of 7 metrics better, 1 worse, 1 unclear`."""
-    count = {verdict: sum(row.verdict == verdict for row in rows) for verdict in figures.VERDICTS}
-    after = pair[0][:1].upper() + pair[0][1:]
-    head = f"{after} against {pair[1]}: {count['better']} of {len(rows)} metrics better"
-    return head + "".join(
-        f", {count[verdict]} {verdict}" for verdict in ("worse", "unclear") if count[verdict]
-    )
+# --- pictures -------------------------------------------------------------------------------------------
 
 
 def loss_pictures(loss: dict, run: str) -> dict[str, Picture]:
     """The loss curve, and the learning rate for the dashboard; none where nothing was logged as a number."""
-    if not any(figures.finite(point["loss"]) for point in [*loss["train"], *loss["evaluation"]]):
+    if not any(findings.finite(point["loss"]) for point in [*loss["train"], *loss["evaluation"]]):
         return {}
     caption = f"{run} · {loss.get('total_steps')} steps, {len(loss['train'])} logged points"
     caption += " · phases end at 1/6, 1/2 and the end of the run"
-    pictures = {"loss": Picture(loss_title(loss), caption, 4.8, 2.9, partial(figures.draw_loss, loss=loss))}
-    rates = [point["learning_rate"] for point in loss["train"] if figures.finite(point.get("learning_rate"))]
+    title = findings.loss_title(loss)
+    pictures = {"loss": Picture(title, caption, 4.8, 2.9, partial(figures.draw_loss, loss=loss))}
+    rates = [point["learning_rate"] for point in loss["train"] if findings.finite(point.get("learning_rate"))]
     if rates:
         title = f"Learning rate: {max(rates):.2g} at its highest, {rates[-1]:.2g} at the end"
         pictures["learning_rate"] = Picture(title, "", 0.0, 2.9, partial(figures.draw_rate, loss=loss))
@@ -154,29 +71,31 @@ def loss_pictures(loss: dict, run: str) -> dict[str, Picture]:
 def bar_picture(report: dict, names: list[str], run: str) -> Picture:
     """Bars of a family of metrics; the dashboard has no room for the variants on other items."""
     metrics, short = report["metrics"], [name for name in names if "/" not in name] or names
-    entries = [entry for name in names for entry in figures.measured(metrics[name]).values()]
-    caption = f"{run} · {figures.count_text([entry.get('n') for entry in entries], report)}"
-    caption += f" · {figures.interval_text([figures.interval(entry) for entry in entries])}"
-    if any(figures.finite(metrics[name].get("target")) for name in names):
+    entries = [entry for name in names for entry in findings.measured(metrics[name]).values()]
+    caption = f"{run} · {findings.count_text([entry.get('n') for entry in entries], report)}"
+    caption += f" · {findings.interval_text([findings.interval(entry) for entry in entries])}"
+    if any(findings.finite(metrics[name].get("target")) for name in names):
         caption += " · dashed line: the canon's own rate"
 
     def draw(panel: Any, compact: bool) -> None:
         figures.draw_bars(panel, report, short if compact else names, compact)
 
-    tall, low = (len(figures.bar_rows(report, each)) for each in (names, short))
-    return Picture(metric_title(report, names), caption, 1.55 + 0.34 * max(tall, 3), 1.2 + 0.3 * low, draw)
+    tall, low = (len(findings.bar_rows(report, each)) for each in (names, short))
+    title = findings.metric_title(report, names)
+    return Picture(title, caption, 1.55 + 0.34 * max(tall, 3), 1.2 + 0.3 * low, draw)
 
 
-def change_picture(report: dict, rows: list[figures.Change], run: str) -> Picture:
+def change_picture(report: dict, rows: list[findings.Change], run: str) -> Picture:
     """Relative changes between two systems; the dashboard shows the first few metrics."""
-    pair, some = figures.compared_pair(report), rows[:DASHBOARD_METRICS]
-    caption = f"{run} · {figures.count_text([row.n for row in rows], report)} · "
-    caption += f"{figures.interval_text([row.ci95 for row in rows])} · ◀ ▶ and shading: the better direction"
+    pair, some = findings.compared_pair(report), rows[:DASHBOARD_METRICS]
+    caption = f"{run} · {findings.count_text([row.n for row in rows], report)} · "
+    caption += f"{findings.interval_text([row.ci95 for row in rows])} · ◀ ▶ and shading: the better direction"
 
     def draw(panel: Any, compact: bool) -> None:
         figures.draw_changes(panel, some if compact else rows, pair[1], compact)
 
-    return Picture(change_title(pair, rows), caption, 1.9 + 0.42 * len(rows), 1.2 + 0.32 * len(some), draw)
+    title = findings.change_title(pair, rows)
+    return Picture(title, caption, 1.9 + 0.42 * len(rows), 1.2 + 0.32 * len(some), draw)
 
 
 def plan(report: dict, loss: dict | None) -> tuple[dict[str, Picture], dict[str, str]]:
@@ -184,15 +103,14 @@ def plan(report: dict, loss: dict | None) -> tuple[dict[str, Picture], dict[str,
     run, skipped = str(report.get("run", "run")), {}
     pictures = loss_pictures(loss, run) if loss else {}
     if not pictures:
-        skipped["loss"] = (
-            "training_loss.json holds no loss" if loss else "no training_loss.json (extract_loss.py)"
-        )
+        what = "training_loss.json holds no loss" if loss else "no training_loss.json (extract_loss.py)"
+        skipped["loss"] = what
     for figure, plain in FAMILIES.items():
-        if names := figures.family(report, *plain):
+        if names := findings.family(report, *plain):
             pictures[figure] = bar_picture(report, names, run)
         else:
             skipped[figure] = f"the report holds no {' or '.join(plain)}"
-    if rows := figures.changes(report):
+    if rows := findings.changes(report):
         pictures["improvement"] = change_picture(report, rows, run)
     else:
         skipped["improvement"] = "no metric with two systems to compare"
@@ -247,13 +165,13 @@ def table(heads: list[str], rows: list[list[Any]], caption: str) -> str:
     """A table that scrolls by itself on a narrow screen; cells are escaped, the first heads its row."""
 
     def cell(value: Any) -> str:
-        text = figures.number_text(value) if isinstance(value, float | None) else str(value)
+        text = findings.number_text(value) if isinstance(value, float | None) else str(value)
         start = '<td class="number">' if re.match(r"[-+]?\d", text) else "<td>"
         return f"{start}{escape(text)}</td>"
 
     head = "".join(f'<th scope="col">{escape(each)}</th>' for each in heads)
     lines = [
-        f'<tr><th scope="row">{escape(str(row[0]))}</th>{"".join(map(cell, row[1:]))}</tr>' for row in rows
+        f'<tr><th scope="row">{escape(str(name))}</th>{"".join(map(cell, row))}</tr>' for name, *row in rows
     ]
     scroll = f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}">'
     scroll += f"<table>\n<caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n"
@@ -268,22 +186,22 @@ def metrics_table(report: dict) -> str:
 
     def shown(entry: dict | None, name: str, sign: bool = False) -> str:
         value = (entry or {}).get("value")
-        if not figures.finite(value):
+        if not findings.finite(value):
             return "–"
-        text, ci = figures.number_text(value, name), figures.interval(entry)
+        text, ci = findings.number_text(value, name), findings.interval(entry)
         text = f"+{text}" if sign and value > 0 else text
-        text += f" [{', '.join(figures.number_text(bound, name) for bound in ci)}]" if ci else ""
+        text += f" [{', '.join(findings.number_text(bound, name) for bound in ci)}]" if ci else ""
         return text.replace("%", " pp") if sign else text  # a difference of percentages is in points
 
     rows = []
     for name, metric in metrics.items():
         differences = metric.get("differences") or {}
-        counts = [entry.get("n") for entry in figures.measured(metric).values()]
+        counts = [entry.get("n") for entry in findings.measured(metric).values()]
         rows.append(
-            [figures.label_of(name), figures.better_text(metric, name) or "–"]
+            [findings.label_of(name), findings.better_text(metric, name) or "–"]
             + [shown(metric["values"].get(system), name) for system in systems]
             + [shown(differences.get(pair), name, sign=True) for pair in pairs]
-            + [figures.count_text(counts, report).removeprefix("n = ")]
+            + [findings.count_text(counts, report).removeprefix("n = ")]
         )
     heads = ["Metric", "Better", *systems, *(f"difference {pair}" for pair in pairs), "n"]
     return table(heads, rows, "Metrics, with 95% bootstrap intervals in brackets where the report gives them")
@@ -302,12 +220,13 @@ def answers_of(row: dict, systems: list[str]) -> str:
     title = " · ".join(str(row[key]) for key in ("kind", "id", "story") if row.get(key))
     html = f"<article><h3>{escape(title)}</h3>\n"
     html += f'<p class="text"><strong>Question:</strong> {escape(str(row.get("prompt") or "–"))}</p>\n'
-    texts = {"reference": row.get("reference"), **{system: row["answers"].get(system) for system in systems}}
-    for system, text in ({**texts, **row["answers"]}).items():
+    html += '<div class="answers">\n'
+    texts = {"reference": row.get("reference"), **dict.fromkeys(systems), **row["answers"]}
+    for system, text in texts.items():
         if text is not None:
             body = escape(str(text)) if str(text).strip() else "<em>(empty)</em>"
             html += f'<section><h4>{escape(system)}</h4><p class="text">{body}</p></section>\n'
-    return html.replace("<section>", '<div class="answers">\n<section>', 1) + "</div></article>\n"
+    return html + "</div></article>\n"
 
 
 def answers_section(rows: list[dict], systems: list[str], limit: int) -> str:
@@ -315,11 +234,9 @@ def answers_section(rows: list[dict], systems: list[str], limit: int) -> str:
     kinds: dict[str, list[dict]] = {}
     for row in rows:
         kinds.setdefault(str(row.get("kind")), []).append(row)
-    turns = sorted(
-        ((i, kind) for kind, items in kinds.items() for i in range(len(items))), key=lambda t: t[0]
-    )
-    chosen = [kinds[kind][i] for i, kind in turns[:limit]]
-    chosen.sort(key=lambda row: list(kinds).index(str(row.get("kind"))))
+    turns = [(i, kind) for kind, items in kinds.items() for i in range(len(items))]
+    taken = set(sorted(turns, key=lambda turn: turn[0])[:limit])
+    chosen = [kinds[kind][i] for i, kind in turns if (i, kind) in taken]
     head = f"<h2>Answers side by side</h2>\n<p>{len(chosen)} of {len(rows)} items.</p>\n"
     return head + "".join(answers_of(row, systems) for row in chosen)
 
@@ -336,10 +253,8 @@ def page(report: dict, loss: dict | None, rows: list[dict], drawn: dict[Path, Pi
     for path, picture in drawn.items():
         image = base64.b64encode(path.read_bytes()).decode()
         alt = escape(f"{picture.title}. {picture.caption}")
-        body += (
-            f'<figure><div class="scroll" tabindex="0"><img src="data:image/png;base64,{image}" alt="{alt}">'
-        )
-        body += f"</div><figcaption>{escape(picture.title)}</figcaption></figure>\n"
+        body += f'<figure><div class="scroll" tabindex="0"><img src="data:image/png;base64,{image}"'
+        body += f' alt="{alt}"></div><figcaption>{escape(picture.title)}</figcaption></figure>\n'
     body += "<h2>Training</h2>\n" if loss else ""
     for name in ("milestones", "phases") if loss else ():
         keys = list(loss[name][0]) if loss[name] else []
@@ -359,13 +274,11 @@ def page(report: dict, loss: dict | None, rows: list[dict], drawn: dict[Path, Pi
 
 def main(args: Args) -> None:
     folder = runlog.run_folder(args)
-    shared = [field for field in fields(config.RunArgs) if field.name != "force"]
-    given = [field.name for field in shared if getattr(args, field.name) != field.default]
-    flags = shlex.join(word for name in given for word in (f"--{name}", str(getattr(args, name))))
     inputs = [folder / name for name in ("evaluation_report.json", "training_loss.json", "predictions.jsonl")]
-    report = read_report(inputs[0], f"python evaluation.py {flags}".strip())
-    loss = read_loss(inputs[1], f"python extract_loss.py {flags}".strip())
-    rows = read_predictions(inputs[2], f"python evaluation.py {flags}".strip())
+    evaluate, extract = (runlog.command_for(script, args) for script in ("evaluation.py", "extract_loss.py"))
+    report = findings.read_report(inputs[0], evaluate)
+    loss = findings.read_loss(inputs[1], extract)
+    rows = findings.read_predictions(inputs[2], evaluate)
     pictures, skipped = plan(report, loss)
     if not rows:
         skipped["answers side by side"] = "no predictions.jsonl (evaluation.py)"

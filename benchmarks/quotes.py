@@ -5,8 +5,9 @@ Reads   DIR/novel_text.txt, DIR/quotation_info.csv, DIR/character_info.csv
     python benchmarks/quotes.py --gold ../shared/quotes/styles
     python benchmarks/quotes.py --gold DIR --persona sherlock --errors errors.txt
 
-A gold quotation is found if a quote overlaps it; a quote is right if its speaker is the gold speaker's name or one of
-his aliases. A description ("the Coroner") has no gold name: it counts for the character that it means most often.
+A gold quotation is found if a quote overlaps it; a quote is right if its speaker is the gold speaker's name
+or one of his aliases. A description ("the Coroner") has no gold name: it counts for the character that it
+means most often.
 """
 
 import ast
@@ -195,7 +196,8 @@ def write_errors(path: Path, text: str, wrong: list[tuple[Quote, Gold | None]]) 
     lines = []
     for q, piece in wrong:
         lines.append(
-            f"=== {q.start} {q.tier} {q.confidence} keep={q.keep} ours={q.speaker} gold={piece.speaker if piece else None} {piece.type if piece else ''}"
+            f"=== {q.start} {q.tier} {q.confidence} keep={q.keep} ours={q.speaker} "
+            f"gold={piece.speaker if piece else None} {piece.type if piece else ''}"
         )
         lines.append(
             text[max(0, q.start - 250) : q.start]
@@ -215,7 +217,8 @@ def main(args: Args) -> None:
     for kind, (n, right) in sorted(figures.accuracy_by_type.items()):
         print(f"  {kind:<12} {right:5d} of {n:5d}  {right / n:.3f}")
     print(
-        f"kept as the persona's: precision {figures.persona_precision:.4f}, recall {figures.persona_recall:.4f}"
+        f"kept as the persona's: precision {figures.persona_precision:.4f}, "
+        f"recall {figures.persona_recall:.4f}"
     )
     print(f"{'tier':<14}{'quotes':>8}{'right':>8}{'kept':>8}{'right':>8}{'persona':>9}{'his':>6}")
     for tier, row in sorted(figures.by_tier.items(), key=lambda item: -item[1][0]):

@@ -1,8 +1,9 @@
 """Padding-free batches that encode a common beginning once, and the attention that goes with them.
 
-All rows of a batch lie one after another in one sequence. Where they begin alike (they all carry the persona's system prompt), that
-beginning stands there once and every row attends to it: a fifth of the tokens of a Sherlock batch. The result is the same as with a copy in
-each row, dropout masks apart. transformers' own padding-free path under SDPA builds one (tokens, tokens) mask for the flattened batch and
+All rows of a batch lie one after another in one sequence. Where they begin alike (they all carry the
+persona's system prompt), that beginning stands there once and every row attends to it: a fifth of the
+tokens of a Sherlock batch. The result is the same as with a copy in each row, dropout masks apart.
+transformers' own padding-free path under SDPA builds one (tokens, tokens) mask for the flattened batch and
 computes all of it; here each row is computed by itself.
 """
 
@@ -24,7 +25,10 @@ def register() -> str:
 
 
 def common_prefix(rows: list[dict[str, Any]]) -> int:
-    """Tokens that all rows begin with and that nothing is learned from: no loss on them nor on the token after them."""
+    """Tokens that all rows begin with and that nothing is learned from.
+
+    No loss on them nor on the token after them.
+    """
     first, last = min(r["input_ids"] for r in rows), max(r["input_ids"] for r in rows)
     same = next(
         (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last))
@@ -37,7 +41,10 @@ def common_prefix(rows: list[dict[str, Any]]) -> int:
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Flatten rows into one sequence: input_ids, labels, position_ids (1, tokens); row_borders (rows + 1), from the prefix's end on."""
+    """Flatten rows into one sequence.
+
+    input_ids, labels, position_ids (1, tokens); row_borders (rows + 1), from the prefix's end on.
+    """
     import torch
 
     shared = common_prefix(rows)
@@ -73,8 +80,8 @@ def segmented_attention(
 ):
     """SDPA over the common prefix, then over every row with the prefix before it.
 
-    query (1, heads, tokens, size), key and value (1, kv heads, tokens, size). Returns ((1, tokens, heads, size), None).
-    Without borders it is plain SDPA with the mask as given.
+    query (1, heads, tokens, size), key and value (1, kv heads, tokens, size).
+    Returns ((1, tokens, heads, size), None). Without borders it is plain SDPA with the mask as given.
     """
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward

@@ -1,9 +1,9 @@
 """The sieve: who speaks each quote, from tags down to alternation.
 
-Every paragraph's quotes become turns (`turns`). Tags, actions, vocatives, mentions and the words of the speech score each
-person who may have spoken a turn; exchanges score sequences: A-B-A-B, and nobody answers himself. The forward-backward
-algorithm (Rabiner 1989, section III) over pairs of speakers then gives the probability of each speaker at each turn,
-so that a sure tag decides its neighbours in both directions.
+Every paragraph's quotes become turns (`turns`). Tags, actions, vocatives, mentions and the words of the
+speech score each person who may have spoken a turn; exchanges score sequences: A-B-A-B, and nobody answers
+himself. The forward-backward algorithm (Rabiner 1989, section III) over pairs of speakers then gives the
+probability of each speaker at each turn, so that a sure tag decides its neighbours in both directions.
 """
 
 import math
@@ -178,10 +178,10 @@ class Sieve:
         return cue.strength + min(bonus, cue.strength) + (NO_GENDER if entity.gender is None else 0.0)
 
     def _antecedent(self, turn: Turn, pronoun: str) -> tuple[Entity | None, bool]:
-        """The subject of the pronoun's gender that narration last named before the turn; whether in its paragraph.
+        """The subject of the pronoun's gender that narration last named before the turn.
 
-        Narration that lies before other speech counts only where its paragraph goes on after the speech: otherwise the
-        speaker two turns back is likelier.
+        And whether in its paragraph. Narration that lies before other speech counts only where its
+        paragraph goes on after the speech: otherwise the speaker two turns back is likelier.
         """
         texts = [self.reader.before[id(turn.spans[0])]]
         for i in range(turn.paragraph - 1, max(-1, turn.paragraph - 4), -1):
@@ -209,10 +209,11 @@ class Sieve:
     # How they talk
 
     def _add_voices(self) -> None:
-        """Score again by how the persona, the narrator and all others talk in the turns that are already sure.
+        """Score again by how the persona, the narrator and all others talk in turns already sure.
 
-        Naive Bayes over the set of a turn's words, smoothed towards the text's own word frequencies. The words of a speech
-        depend on one another, so the sum grows with the square root of their number, and is clipped.
+        Naive Bayes over the set of a turn's words, smoothed towards the text's own word frequencies. The
+        words of a speech depend on one another, so the sum grows with the square root of their number, and
+        is clipped.
         """
         bags = [self._words(turn) for turn in self.turns]
         sure = [_role(t.speaker) if t.speaker and t.probability > SURE else None for t in self.turns]

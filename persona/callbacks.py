@@ -17,8 +17,11 @@ class SealCheckpoints(TrainerCallback):
 
 
 class StopOnSignal(TrainerCallback):
-    """Save at the end of the step and stop. transformers' own just-in-time checkpoint saves in mid-step, after
-    random numbers were drawn, from where a resumed run takes another course."""
+    """Save at the end of the step and stop.
+
+    transformers' own just-in-time checkpoint saves in mid-step, after random numbers were drawn, from where
+    a resumed run takes another course.
+    """
 
     def __init__(self):
         self.stopped = False

@@ -1,4 +1,7 @@
-"""The persona card, `data/personas/<name>/persona.toml`: who the character is, who tells the stories, and where they come from."""
+"""The persona card, `data/personas/<name>/persona.toml`.
+
+Who the character is, who tells the stories, and where they come from.
+"""
 
 import tomllib
 from dataclasses import dataclass
@@ -33,7 +36,10 @@ class CorpusCard:
     validation: tuple[str, ...]
     test: tuple[str, ...]
     other_narrators: tuple[str, ...]
-    """Stories, or story/chapter, told by somebody other than the narrator: nothing is attributed by "I" there."""
+    """Stories, or story/chapter, told by somebody other than the narrator.
+
+    Nothing is attributed by "I" there.
+    """
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,8 @@ def load_card(name: str) -> Card:
     if not path.is_file():
         known = sorted(p.parent.name for p in config.PERSONAS.glob("*/persona.toml"))
         raise UserError(
-            f"unknown persona {name!r}: there is {', '.join(known)}; a new one is a folder {config.PERSONAS}/NAME with a persona.toml"
+            f"unknown persona {name!r}: there is {', '.join(known)}; "
+            f"a new one is a folder {config.PERSONAS}/NAME with a persona.toml"
         )
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -95,7 +102,8 @@ def load_card(name: str) -> Card:
         raise UserError(f"{path}: the field {error.args[0]!r} is missing") from error
     except (TypeError, ValueError, IndexError, AttributeError) as error:
         raise UserError(
-            f"{path}: a field has the wrong kind of value ({error}); compare with {config.PERSONAS}/sherlock/persona.toml"
+            f"{path}: a field has the wrong kind of value ({error}); "
+            f"compare with {config.PERSONAS}/sherlock/persona.toml"
         ) from error
 
 

@@ -1,6 +1,7 @@
-"""Conversations and tokens: the one function that encodes a conversation, and a chat session that fits its context.
+"""Conversations and tokens.
 
-Training and conditional perplexity both go through `encode`; the chat and the batched evaluation build their prompts
+The one function that encodes a conversation, and a chat session that fits its context. Training and
+conditional perplexity both go through `encode`; the chat and the batched evaluation build their prompts
 with `prompt_ids`. Nothing else in the project turns messages into tokens.
 """
 
@@ -20,7 +21,10 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Encoded:
-    """A conversation as tokens; `labels` equal `input_ids` where there is loss and are -100 elsewhere. Lengths are equal."""
+    """A conversation as tokens.
+
+    `labels` equal `input_ids` where there is loss and are -100 elsewhere. Lengths are equal.
+    """
 
     input_ids: list[int]
     labels: list[int]
@@ -34,7 +38,8 @@ def check_tokenizer(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
     """
     if not tokenizer.chat_template:
         raise UserError(
-            f"{name} has no chat template, so turns cannot be told apart: choose an instruction-tuned model, or add a chat_template.jinja to its folder"
+            f"{name} has no chat template, so turns cannot be told apart: "
+            "choose an instruction-tuned model, or add a chat_template.jinja to its folder"
         )
     if tokenizer.eos_token is None:
         raise UserError(f"{name} names no end-of-turn token (eos_token): set it in tokenizer_config.json")
@@ -64,7 +69,8 @@ def answer_spans(
     A span begins after the template's generation prompt and ends with the end-of-turn token.
 
     Raises:
-        UserError: the template writes a turn differently once later turns follow, so that spans cannot be told.
+        UserError: the template writes a turn differently once later turns follow,
+            so that spans cannot be told.
     """
     text = render(tokenizer, messages)
     spans = []
@@ -75,7 +81,8 @@ def answer_spans(
         end = upto.rfind(tokenizer.eos_token) + len(tokenizer.eos_token)
         if not text.startswith(before) or text[:end] != upto[:end] or end <= len(before):
             raise UserError(
-                "the chat template rewrites earlier turns or does not close the assistant's turn with the eos token: it cannot be trained on turn by turn"
+                "the chat template rewrites earlier turns or does not close the assistant's turn "
+                "with the eos token: it cannot be trained on turn by turn"
             )
         spans.append((len(before), end))
     return text, spans
@@ -86,8 +93,9 @@ def encode(
 ) -> Encoded | None:
     """Encode a conversation with loss on assistant turns and their end-of-turn tokens, and on nothing else.
 
-    Where it is longer than `max_length` tokens, the oldest exchanges go (the system turn stays); None where not even the last one fits.
-    `last_only` puts the loss on the last assistant turn alone (conditional perplexity).
+    Where it is longer than `max_length` tokens, the oldest exchanges go (the system turn stays); None where
+    not even the last one fits. `last_only` puts the loss on the last assistant turn alone (conditional
+    perplexity).
     """
     system = [m for m in messages[:1] if m["role"] == "system"]
     turns = messages[len(system) :]
@@ -111,7 +119,10 @@ def encode(
 def encode_rows(
     tokenizer: "PreTrainedTokenizerBase", rows: Iterable[Row], max_length: int
 ) -> tuple[list[Encoded], Counter]:
-    """Encode rows for training; the counter says how many were shortened on a turn boundary and how many dropped."""
+    """Encode rows for training.
+
+    The counter says how many were shortened on a turn boundary and how many dropped.
+    """
     encoded, counts = [], Counter(rows=0, shortened=0, dropped=0)
     for row in rows:
         counts["rows"] += 1
@@ -127,7 +138,10 @@ def encode_rows(
 
 
 def show_mask(tokenizer: "PreTrainedTokenizerBase", item: Encoded) -> str:
-    """One example as text, what has loss between ⟦ and ⟧: logged at the start of training so that a person can check it."""
+    """One example as text, what has loss between ⟦ and ⟧.
+
+    Logged at the start of training so that a person can check it.
+    """
     parts, open_ = [], False
     for token, label in zip(item.input_ids, item.labels, strict=True):
         if (label != IGNORED) != open_:
@@ -162,7 +176,10 @@ class Session:
     """Turns that no longer fitted when the last question was asked."""
 
     def messages(self, question: str) -> list[Message]:
-        """The conversation with the question at its end, oldest exchanges left out until answer and all fit."""
+        """The conversation with the question at its end.
+
+        Oldest exchanges are left out until answer and all fit.
+        """
         system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
         room = context_length(self.model, self.tokenizer) - self.sampling.max_new_tokens
         kept = list(self.turns)
@@ -173,12 +190,16 @@ class Session:
                 return messages
             if not kept:
                 raise UserError(
-                    f"the question is longer than the {room} tokens that the model's context leaves for it: shorten it, or lower --max-new-tokens"
+                    f"the question is longer than the {room} tokens that the model's context leaves for it: "
+                    "shorten it, or lower --max-new-tokens"
                 )
             kept = kept[2:]
 
     def ask(self, question: str) -> Iterator[str]:
-        """Stream the answer piece by piece; the exchange is remembered when it ends, also when it is cut off."""
+        """Stream the answer piece by piece.
+
+        The exchange is remembered when it ends, also when it is cut off.
+        """
         from persona.generation import stream
 
         messages = self.messages(question)

@@ -1,6 +1,8 @@
-"""Checkpoints that can be trusted: complete ones carry a marker with hashes, written last; others are set aside.
+"""Checkpoints that can be trusted.
 
-python -m persona.checkpoints last --persona sherlock     # prints the last complete checkpoint of a run, or nothing
+Complete ones carry a marker with hashes, written last; others are set aside.
+
+python -m persona.checkpoints last --persona sherlock     # prints the last complete one of a run, or nothing
 python -m persona.checkpoints clean --persona sherlock    # removes a finished run's checkpoints
 """
 
@@ -70,7 +72,10 @@ def fault(checkpoint: Path) -> str | None:
 
 
 def last_good(folder: Path) -> Path | None:
-    """The newest checkpoint that is complete; broken newer ones are renamed to broken-... and a line says why."""
+    """The newest checkpoint that is complete.
+
+    Broken newer ones are renamed to broken-... and a line says why.
+    """
     for checkpoint in checkpoints(folder):
         why = fault(checkpoint)
         if why is None:
@@ -93,7 +98,8 @@ def require_good(checkpoint: Path) -> Path:
     """
     if not checkpoint.is_dir():
         raise UserError(
-            f"RESUME_CHECKPOINT names {checkpoint}, which is not there: unset it, or name a checkpoint-N folder"
+            f"RESUME_CHECKPOINT names {checkpoint}, which is not there: "
+            "unset it, or name a checkpoint-N folder"
         )
     why = fault(checkpoint)
     if why:

@@ -1,5 +1,6 @@
-"""Cues of the narration beside a quote: speech tags in both orders, announcements, and the words of written matter.
+"""Cues of the narration beside a quote.
 
+Speech tags in both orders, announcements, and the words of written matter.
 Functions of one piece of normalised narration (`mentions.squeeze`) each; who is meant is decided elsewhere.
 """
 
@@ -11,11 +12,14 @@ from persona.vocabulary import NOT_NAMES, NOUNS, SPEECH_VERBS, TITLES
 
 VERB = r"(?:" + "|".join(sorted(SPEECH_VERBS, key=len, reverse=True)) + r")"
 SPEAKING = (
-    r"(?:saying|remarking|whispering|adding|murmuring|exclaiming|crying|asking|calling|muttering|shouting|answering"
-    r"|addressed|addressing|ejaculating|observing|replying|declaring|repeating)"
+    r"(?:saying|remarking|whispering|adding|murmuring|exclaiming|crying|asking|calling|muttering|shouting"
+    r"|answering|addressed|addressing|ejaculating|observing|replying|declaring|repeating)"
 )
 SENTENCE = re.compile(r"(?<=[a-z0-9)\]'][.!?]) +(?=[A-Z])")
-"""Between two sentences; the lower-case letter before the mark keeps "Mr." and "Dr." of one piece with their names."""
+"""Between two sentences.
+
+The lower-case letter before the mark keeps "Mr." and "Dr." of one piece with their names.
+"""
 
 _PRONOUN = r"(?:I|he|she|they|we|one|it)"
 _PARTICLE = r"(?:(?:out|in|up|on|off|forth|back|again|at last|at length|aloud|\w+ly) )?"
@@ -42,13 +46,14 @@ _IT_WAS = re.compile(
     rf" (?:who|that) (?:spoke|had spoken|{VERB})\b"
 )
 _SUBJECT_FIRST = re.compile(
-    rf"(?:(?P<pronoun>I|[Hh]e|[Ss]he)|(?P<description>{DETERMINER} (?:[\w'-]+ ){{0,4}}?[\w'-]+)|(?P<name>{NAME}))"
+    rf"(?:(?P<pronoun>I|[Hh]e|[Ss]he)|(?P<description>{DETERMINER} (?:[\w'-]+ ){{0,4}}?[\w'-]+)"
+    rf"|(?P<name>{NAME}))"
     rf"{_ADVERB}{VERB}\b"
 )
 _WRITTEN = re.compile(
-    r"\b(?:letters?|notes?|telegrams?|read|ran|written|wrote|paper|inscription|message|advertisement|paragraph|entry"
-    r"|inscribed|labelled|sheet|document|postcard|scrawled|printed|lines|wire|writing|handwriting|cable|despatch"
-    r"|dispatch|label|script|placard|notice|diary|epistle|headlines)\b",
+    r"\b(?:letters?|notes?|telegrams?|read|ran|written|wrote|paper|inscription|message|advertisement"
+    r"|paragraph|entry|inscribed|labelled|sheet|document|postcard|scrawled|printed|lines|wire|writing"
+    r"|handwriting|cable|despatch|dispatch|label|script|placard|notice|diary|epistle|headlines)\b",
     re.I,
 )
 _ANNOUNCED = re.compile(r"(?::|\b(?:as follows|ran thus|read thus|in this way)[.:])$")
@@ -58,8 +63,8 @@ _INTRODUCES_WORDS = re.compile(
     re.I,
 )
 TOLD_TO = re.compile(
-    r"\b(?:(?:said|turned|turning|remarked|cried|explained|added|whispered|replied|called|spoke|nodded|round|back)"
-    rf" (?:\w+ )?(?:to|upon|on|towards)|asked|addressed|addressing) (me|us|{NAME})\b"
+    r"\b(?:(?:said|turned|turning|remarked|cried|explained|added|whispered|replied|called|spoke|nodded|round"
+    rf"|back) (?:\w+ )?(?:to|upon|on|towards)|asked|addressed|addressing) (me|us|{NAME})\b"
 )
 """Whom a speech is addressed to, by the narration: group 1."""
 
@@ -145,7 +150,8 @@ def is_read_off(after: str) -> bool:
     """A paper says it, not a person: "Come at once," it said."""
     return (
         re.match(
-            r"[ ,-]*(?:it (?:said|ran|read|began|went on)|(?:ran|read) (?:it|the (?:note|letter|telegram|message)))\b",
+            r"[ ,-]*(?:it (?:said|ran|read|began|went on)"
+            r"|(?:ran|read) (?:it|the (?:note|letter|telegram|message)))\b",
             after,
         )
         is not None
@@ -153,7 +159,10 @@ def is_read_off(after: str) -> bool:
 
 
 def runs_through(before: str, quote: str, after: str) -> bool:
-    """The sentence of the narration runs through the quote: a title, a word under discussion, words written."""
+    """The sentence of the narration runs through the quote.
+
+    A title, a word under discussion, words written.
+    """
     if after_tag(after, quote) is not None:
         return False
     if re.search(r"\b(?:wrote|written|inscribed|printed|scrawled|labelled|marked|headed)(?: \w+)?$", before):

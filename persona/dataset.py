@@ -1,11 +1,11 @@
-"""From stories and a card to training rows: dialogue, chunks, curated rows; splits by story; near-duplicates out; manifest and card."""
+"""From rows to a data set: splits by story, near-duplicates out, leak report, manifest and card.
+
+What makes the rows themselves is in persona.strategies.
+"""
 
 import json
 import logging
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import config
@@ -13,213 +13,21 @@ from persona import metrics, runlog
 from persona.card import Card
 from persona.corpus import Corpus, Story, load_corpus
 from persona.errors import UserError
-from persona.quotes import Quote, attribute
-from persona.rows import Message, Row, answer_of, make_row, parse_rows
+from persona.rows import SPLITS, Row, answer_of
+from persona.strategies import chunk_rows, curated_rows, dialogue_rows
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "validation", "test")
 FILES = ("train.jsonl", "validation.jsonl", "test.jsonl", "manifest.json", "README.md")
-SCENE_WORDS = 400
 NEAR = 0.8
 """MinHash Jaccard on word 3-shingles from which two texts count as near-duplicates."""
-MIN_REPLY_WORDS = 3
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """What one person says in one go: all quotes of a paragraph, or of a run of unclosed ones, without the narration between."""
-
-    speaker: str | None
-    text: str
-    keep: bool
-    tier: str
-    start: int
-    end: int
-    first_paragraph: int
-    last_paragraph: int
-
-
-def utterances(text: str, quotes: Iterable[Quote]) -> list[Utterance]:
-    """Group a story's spoken quotes into utterances, in order.
-
-    Quotes of one speaker in one paragraph belong together, and so does a speech that runs over several paragraphs.
-    """
-    groups: list[list[Quote]] = []
-    for quote in quotes:
-        if quote.tier == "unspoken":
-            continue
-        last = groups[-1][-1] if groups else None
-        same = last is not None and last.speaker == quote.speaker
-        runs_on = (
-            last is not None
-            and quote.paragraph == last.paragraph + 1
-            and quote.tier in ("monologue", "continuation")
-        )
-        if same and (quote.paragraph == last.paragraph or runs_on):
-            groups[-1].append(quote)
-        else:
-            groups.append([quote])
-    return [
-        Utterance(
-            g[0].speaker,
-            _joined(text, g),
-            all(q.keep for q in g),
-            g[0].tier,
-            g[0].start,
-            g[-1].end,
-            g[0].paragraph,
-            g[-1].paragraph,
-        )
-        for g in groups
-    ]
-
-
-def _joined(text: str, quotes: list[Quote]) -> str:
-    """The quotes of an utterance as one text; a comma that stood only for "said he" becomes what it stood for."""
-    parts: list[str] = []
-    for i, quote in enumerate(quotes):
-        part = " ".join(quote.text.split()).strip('"“”')
-        following = quotes[i + 1] if i + 1 < len(quotes) else None
-        if part.endswith(","):
-            between = text[quote.end : following.start] if following else ""
-            new_sentence = following is None or (
-                re.search(r"[.!?][\"”]?\s*[\"“]?\s*$", between) and following.text.lstrip()[:1].isupper()
-            )
-            if new_sentence or "\n\n" in between:
-                part = part[:-1] + "."
-        parts.append(part)
-    return " ".join(parts)
-
-
-def told_by_others(story: Story, card: Card) -> list[tuple[int, int]]:
-    """Ranges of the text that the card says somebody other than the narrator tells."""
-    entries = {e for c in card.corpora.values() for e in c.other_narrators}
-    if any(f"{story.id}/".startswith(f"{e}/") for e in entries):
-        return [(0, len(story.text))]
-    parts = tuple(e.removeprefix(f"{story.id}/") for e in entries if e.startswith(f"{story.id}/"))
-    return [(c.start, c.end) for c in story.chapters for p in parts if c.id == p or c.id.startswith(f"{p}/")]
-
-
-def dialogue_rows(story: Story, card: Card, context_turns: int) -> list[Row]:
-    """The persona's replies with one to `context_turns` turns of real context before them.
-
-    A reply needs somebody else's speech before it, with at most two paragraphs of narration between; the context goes back while
-    speeches follow one another so closely. Unknown speakers may stand in the context as the other side, never as the persona.
-    Where somebody other than the narrator tells the tale, only replies tagged by name count.
-    """
-    elsewhere = told_by_others(story, card)
-    whole = elsewhere == [(0, len(story.text))]
-    said = utterances(story.text, attribute(story.text, card, other_narrator=whole))
-    scenes = scene_starts(story.text)
-    rows = []
-    for i, reply in enumerate(said):
-        if (
-            reply.speaker != card.persona.name
-            or not reply.keep
-            or len(metrics.words(reply.text)) < MIN_REPLY_WORDS
-        ):
-            continue
-        if reply.tier != "explicit" and any(a <= reply.start < b for a, b in elsewhere):
-            continue
-        context: list[Message] = []
-        later = reply
-        for earlier in reversed(said[:i]):
-            if later.first_paragraph - earlier.last_paragraph > 3:
-                break
-            role = "assistant" if earlier.speaker == card.persona.name else "user"
-            if role == "assistant" and not earlier.keep:
-                break
-            if (context and context[0]["role"] == role) or (not context and role == "assistant"):
-                break  # two speeches of one side: what stands between is narration that the row does not have
-            context.insert(0, {"role": role, "content": earlier.text})
-            later = earlier
-            if len(context) == context_turns:
-                break
-        if context and context[0]["role"] == "assistant":
-            context.pop(0)
-        if not context:
-            continue
-        messages = [
-            {"role": "system", "content": card.system_prompt},
-            *context,
-            {"role": "assistant", "content": reply.text},
-        ]
-        scene = sum(start <= reply.start for start in scenes) - 1
-        rows.append(
-            make_row(
-                messages,
-                "dialogue",
-                story=story.id,
-                tier=reply.tier,
-                span=[reply.start, reply.end],
-                scene=f"{story.id}#{scene}",
-            )
-        )
-    return rows
-
-
-def scene_starts(text: str) -> list[int]:
-    """Offsets at which scenes begin: paragraphs gathered until a scene has 400 words; a short rest joins the last one."""
-    starts, count, position = [0], 0, 0
-    for paragraph in text.split("\n\n"):
-        if count >= SCENE_WORDS:
-            starts.append(position)
-            count = 0
-        count += len(paragraph.split())
-        position += len(paragraph) + 2
-    if count < SCENE_WORDS and len(starts) > 1:
-        starts.pop()
-    return starts
-
-
-def chunk_rows(story: Story, card: Card, size: int = 500, overlap: int = 50) -> list[Row]:
-    """Passages of the narrator's as the assistant's turn: about `size` characters, cut at sentence ends, `overlap` shared."""
-    ends = [m.end() for m in re.finditer(r"[.!?][\"')]*(?=\s)", story.text)] + [len(story.text)]
-    rows, start = [], 0
-    while start < len(story.text):
-        end = max((e for e in ends if start < e <= start + size), default=min(e for e in ends if e > start))
-        passage = " ".join(story.text[start:end].split())
-        if len(metrics.words(passage)) >= MIN_REPLY_WORDS:
-            messages = [
-                {"role": "system", "content": card.system_prompt},
-                {
-                    "role": "user",
-                    "content": "Pray begin your account." if start == 0 else "Pray go on with your account.",
-                },
-                {"role": "assistant", "content": passage},
-            ]
-            rows.append(make_row(messages, "chunk", story=story.id, span=[start, end]))
-        if end == len(story.text):
-            break
-        # go back only where the passage from there reaches beyond this one's end
-        overlapping = [
-            e for e in ends if end - overlap <= e < end and any(end < later <= e + size for later in ends)
-        ]
-        back = min(overlapping, default=end)
-        start = back + len(story.text[back:]) - len(story.text[back:].lstrip())
-    return rows
-
-
-def curated_rows(card: Card) -> dict[str, list[Row]]:
-    """Curated rows by split; a topic is in one split alone, as the card's [curated] lists say (train where they say nothing)."""
-    path = card.folder / "curated.jsonl"
-    found: dict[str, list[Row]] = {split: [] for split in SPLITS}
-    if not path.is_file():
-        return found
-    with path.open(encoding="utf-8") as lines:
-        for raw in parse_rows(lines, str(path), fields=("topic", "kind")):
-            split = next(
-                (s for s in ("validation", "test") if raw["topic"] in card.curated_splits.get(s, ())), "train"
-            )
-            messages = [{"role": "system", "content": card.system_prompt}, *raw["messages"]]
-            strategy = "guard" if raw["kind"] == "guard" else "curated"
-            found[split].append(make_row(messages, strategy, kind=raw["kind"], topic=raw["topic"]))
-    return found
 
 
 def units_of(corpus: Corpus) -> list[Story]:
-    """What is split whole: the stories; where there are fewer than three, their chapters ("chapter-3", or "story/chapter-3")."""
+    """What is split whole: the stories.
+
+    Where there are fewer than three, their chapters ("chapter-3", or "story/chapter-3").
+    """
     if len(corpus.stories) >= 3:
         return list(corpus.stories)
     alone = len(corpus.stories) == 1
@@ -231,7 +39,10 @@ def units_of(corpus: Corpus) -> list[Story]:
 
 
 def story_splits(name: str, units: list[Story], card: Card) -> dict[str, str]:
-    """Story id -> split. The card decides for every story that any of its corpora names; where it names none, the last tenths are held out.
+    """Story id -> split.
+
+    The card decides for every story that any of its corpora names; where it names none, the last tenths are
+    held out.
 
     Raises:
         UserError: nothing is left to train on, or nothing is held out.
@@ -246,7 +57,8 @@ def story_splits(name: str, units: list[Story], card: Card) -> dict[str, str]:
         ids = sorted(splits)
         if len(ids) < 3:
             raise UserError(
-                f"corpus {name} has {len(ids)} stories or chapters and the card names none of them: three are needed to train, validate and test"
+                f"corpus {name} has {len(ids)} stories or chapters and the card names none of them: "
+                "three are needed to train, validate and test"
             )
         share = max(1, len(ids) // 10)
         splits |= dict.fromkeys(ids[-share:], "test") | dict.fromkeys(ids[-2 * share : -share], "validation")
@@ -256,9 +68,10 @@ def story_splits(name: str, units: list[Story], card: Card) -> dict[str, str]:
 
 
 def remove_near_duplicates(rows: dict[str, list[Row]]) -> Counter:
-    """Take rows out of train (and out of validation against test) whose instruction or response is near one held out.
+    """Take out rows whose instruction or response is near one held out; works in place.
 
-    Instruction: all turns before the answer. Rows that repeat another row of their own split word for word go, too. Works in place.
+    Out of train, and out of validation against test. Instruction: all turns before the answer. Rows that
+    repeat another row of their own split word for word go, too.
     """
     from datasketch import MinHash, MinHashLSH
 
@@ -335,9 +148,10 @@ def build(
     context_turns: int = 3,
     seed: int = 42,
 ) -> dict:
-    """Make a data set in `out`: train, validation and test rows, manifest.json, README.md. Returns the manifest.
+    """Make a data set in `out`: train, validation and test rows, manifest.json, README.md.
 
-    Everything is decided by sources, card and settings; the seed orders the rows. Files appear only when all are ready.
+    Returns the manifest. Everything is decided by sources, card and settings; the seed orders the rows. Files
+    appear only when all are ready.
     """
     import random
 
@@ -360,7 +174,8 @@ def build(
         r["meta"]["strategy"] == "dialogue" for of in rows.values() for r in of
     ):
         raise UserError(
-            f"corpus {corpus.name}: {card.display_name} never speaks there; give another corpus, or --strategies without dialogue"
+            f"corpus {corpus.name}: {card.display_name} never speaks there; "
+            "give another corpus, or --strategies without dialogue"
         )
     if "curated" in strategies:
         for split, extra in curated_rows(card).items():
@@ -369,7 +184,8 @@ def build(
     for split in SPLITS:
         if not rows[split]:
             raise UserError(
-                f"corpus {corpus.name}: no rows for {split}; the persona {card.display_name} hardly speaks there, or its stories are missing"
+                f"corpus {corpus.name}: no rows for {split}; "
+                f"the persona {card.display_name} hardly speaks there, or its stories are missing"
             )
         random.Random(f"{seed}-{split}").shuffle(rows[split])
     return _write(
@@ -428,18 +244,38 @@ def data_card(card: Card, manifest: dict, rows: dict[str, list[Row]]) -> str:
     """The data set card: hub header, counts, how it was made, leaks, examples."""
     counts = manifest["counts"]
     kinds = sorted({k for c in counts.values() for k in c} - {"rows"})
+    leaks = [f"{s} mean {r['mean']:.2%}, highest {r['max']:.2%}" for s, r in manifest["leak_report"].items()]
     lines = [
-        "---", "language: en", "task_categories: [text-generation]", f"pretty_name: {card.display_name} ({manifest['corpus']})",
-        "configs:", "- config_name: default", "  data_files:",
-        *(f"  - {{split: {s}, path: {s}.jsonl}}" for s in SPLITS), "---", "",
-        f"# {card.display_name}, corpus {manifest['corpus']}", "",
-        f"Conversations in which the assistant is {card.display_name}. Made by generate_dataset.py, version {manifest['version']}; every row says in `meta` where it comes from.", "",
-        "| split | rows | " + " | ".join(kinds) + " | distinct answers |", "| --- " * (len(kinds) + 3) + "|",
-        *(f"| {s} | {counts[s]['rows']:,} | " + " | ".join(f"{counts[s].get(k, 0):,}" for k in kinds) + f" | {manifest['distinct_answers'][s]:,} |" for s in SPLITS), "",
-        "Stories are split whole, before anything is made from them; curated rows by topic. Near-duplicates (MinHash Jaccard >= 0.8 on word 3-shingles) of held-out rows are taken out of training.", "",
-        "Share of a held-out answer's word 8-grams that stand in training answers: "
-        + ", ".join(f"{s} mean {r['mean']:.2%}, highest {r['max']:.2%}" for s, r in manifest["leak_report"].items()) + ".", "",
-    ]  # fmt: skip
+        "---",
+        "language: en",
+        "task_categories: [text-generation]",
+        f"pretty_name: {card.display_name} ({manifest['corpus']})",
+        "configs:",
+        "- config_name: default",
+        "  data_files:",
+        *(f"  - {{split: {s}, path: {s}.jsonl}}" for s in SPLITS),
+        "---",
+        "",
+        f"# {card.display_name}, corpus {manifest['corpus']}",
+        "",
+        f"Conversations in which the assistant is {card.display_name}. Made by generate_dataset.py, "
+        f"version {manifest['version']}; every row says in `meta` where it comes from.",
+        "",
+        "| split | rows | " + " | ".join(kinds) + " | distinct answers |",
+        "| --- " * (len(kinds) + 3) + "|",
+        *(
+            f"| {s} | {counts[s]['rows']:,} | "
+            + " | ".join(f"{counts[s].get(k, 0):,}" for k in kinds)
+            + f" | {manifest['distinct_answers'][s]:,} |"
+            for s in SPLITS
+        ),
+        "",
+        "Stories are split whole, before anything is made from them; curated rows by topic. Near-duplicates "
+        "(MinHash Jaccard >= 0.8 on word 3-shingles) of held-out rows are taken out of training.",
+        "",
+        "Share of a held-out answer's word 8-grams that stand in training answers: " + ", ".join(leaks) + ".",
+        "",
+    ]
     for kind in kinds:
         example = next((r for r in rows["train"] if r["meta"]["strategy"] == kind), None)
         if example:
@@ -453,7 +289,10 @@ def data_card(card: Card, manifest: dict, rows: dict[str, list[Row]]) -> str:
 
 
 def inputs_sha256(card: Card, corpus_name: str, settings: dict) -> str:
-    """Hash of what a data set depends on besides a downloaded corpus: card, curated rows, local sources, settings, the code."""
+    """Hash of what a data set depends on besides a downloaded corpus.
+
+    Card, curated rows, local sources, settings, the code.
+    """
     local = card.corpora[corpus_name].path if corpus_name in card.corpora else Path(corpus_name)
     files = [card.folder / "persona.toml", card.folder / "curated.jsonl"]
     files += sorted(p for p in local.iterdir() if p.is_file()) if local and local.is_dir() else []
@@ -464,7 +303,10 @@ def inputs_sha256(card: Card, corpus_name: str, settings: dict) -> str:
 
 
 def ensure(card: Card, corpus_name: str, out: Path, *, force: bool = False, **settings) -> tuple[dict, bool]:
-    """The manifest of an up-to-date data set in `out`, made first where it is not there. True where it was made now."""
+    """The manifest of an up-to-date data set in `out`, made first where it is not there.
+
+    True where it was made now.
+    """
     inputs = inputs_sha256(card, corpus_name, settings)
     stamp = out / ".inputs"
     if (

@@ -2,4 +2,7 @@
 
 
 class UserError(Exception):
-    """Bad input or a missing piece that the user can mend. Scripts print it as one line and exit with code 2."""
+    """Bad input or a missing piece that the user can mend.
+
+    Scripts print it as one line and exit with code 2.
+    """

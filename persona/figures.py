@@ -156,7 +156,7 @@ def draw_loss(panel: "FigureBase", loss: dict, compact: bool) -> None:
     axes.yaxis.set_major_locator(round_steps(5 if compact else 8))
     axes.grid(axis="y")
     axes.legend(loc="best", fontsize=7.5 if compact else 8, framealpha=0.9, edgecolor="none")
-    key = shade_phases(list(dict.fromkeys([axes, lowest])), loss["phases"], length, 1.6 if compact else 6.0)
+    key = shade_phases(panel.axes, loss["phases"], length, 1.6 if compact else 6.0)
     lowest.set_xlabel(fit(f"epoch{key}", 2.3 if compact else 6.0, 8.5, lines=4))
     lowest.xaxis.set_major_locator(round_steps(4 if compact else 8))
 
@@ -173,7 +173,7 @@ def plot_training(axes: "Axes", train: list[dict], compact: bool) -> None:
         axes.plot(epochs, means, color=BLUE, linewidth=1.4, label=f"training, mean of {window}")
     elif values:
         axes.plot(epochs, values, color=BLUE, linewidth=1.4, label="training", **dots(len(values)))
-    if gaps := [epoch for epoch, value in zip(epochs, values, strict=True) if math.isnan(value)]:
+    if gaps := [point["epoch"] for point in train if not finite(point["loss"])]:
         style = {"linestyle": "", "marker": "x", "markersize": 5, "clip_on": False, "color": INK}
         style |= {"label": f"not a number ({len(gaps)})", "transform": axes.get_xaxis_transform()}
         axes.plot(gaps, [0] * len(gaps), **style)
@@ -200,9 +200,8 @@ def shade_phases(every: list["Axes"], phases: list[dict], length: float, inches:
             axes.axvline(end, color=GREY, linewidth=0.7, linestyle=":")
         style = {"transform": every[0].get_xaxis_transform(), "ha": "center", "va": "bottom", "color": INK}
         every[0].text((start + end) / 2, 1.015, str(i + 1) if numbered else names[i], fontsize=8, **style)
-    if not numbered:
-        return ""
-    return " (phases: " + ", ".join(f"{i}{HARD}{p['name']}" for i, p in enumerate(phases, start=1)) + ")"
+    key = ", ".join(f"{i}{HARD}{phase['name']}" for i, phase in enumerate(phases, start=1))
+    return f" (phases: {key})" if numbered else ""
 
 
 def plot_rate(axes: "Axes", train: list[dict], label: str) -> None:
@@ -251,14 +250,14 @@ def draw_bars(panel: "FigureBase", report: dict, names: list[str], compact: bool
     """
     axes, rows = panel.subplots(), findings.bar_rows(report, names)
     points, scale = COMPACT_POINTS if compact else POINTS, 100 if in_percent(names[0]) else 1
-    order = [*(report.get("systems") or {}), *(system for _, system, entry in rows if entry)]
-    order = [system for system in dict.fromkeys(order) if system != "base"]
+    systems = dict.fromkeys([*(report.get("systems") or {}), *(name for _, name, entry in rows if entry)])
+    order = {name: i for i, name in enumerate(name for name in systems if name != "base")}
     values = [entry["value"] * scale for *_, entry in rows if entry]
     logarithmic = min(values) > 0 and max(values) > 50 * min(values)
     labels, numbers = {}, {}
     for y, (name, system, entry) in enumerate(rows):
         if entry:
-            draw_value(axes, y, entry, scale, order.index(system) if system != "base" else None, logarithmic)
+            draw_value(axes, y, entry, scale, order.get(system), logarithmic)
             labels[y] = fit(system, 0.72 if compact else 1.5, points)
             numbers[y] = number_text(entry["value"], name)
             if (ci := interval(entry)) and not compact:
@@ -269,10 +268,11 @@ def draw_bars(panel: "FigureBase", report: dict, names: list[str], compact: bool
             axes.plot(target * scale, y, marker="D", color="white", markeredgecolor=INK, clip_on=False)
             labels[y], numbers[y] = "canon (target)", number_text(target, name)
         else:
-            inches, lines = (1.2, 2) if compact else (3.2, 1)
+            room = {"inches": 1.2, "lines": 2} if compact else {"inches": 3.2, "lines": 1}
+            heading = fit(label_of(name), points=points, bold=True, **room)
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
             style = {"transform": axes.get_yaxis_transform(), "va": "center", "fontweight": "bold"}
-            style["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-            axes.text(0.012, y, fit(label_of(name), inches, points, lines, bold=True), fontsize=points, **style)
+            axes.text(0.012, y, heading, fontsize=points, bbox=box, **style)
     scale_values(axes, values, logarithmic, compact)
     list_rows(axes, labels, numbers, len(rows), compact)
     unit = findings.unit_text(report["metrics"][names[0]], names[0])
@@ -305,7 +305,7 @@ def scale_values(axes: "Axes", values: list[float], logarithmic: bool, compact: 
     else:
         axes.set_xlim(left=axes.get_xlim()[0] if min(values) < 0 else 0.0)
         axes.xaxis.set_major_locator(round_steps(3 if compact else 6))
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 def draw_changes(panel: "FigureBase", rows: list[Change], before: str, compact: bool) -> None:
@@ -313,8 +313,6 @@ def draw_changes(panel: "FigureBase", rows: list[Change], before: str, compact: 
 
     What lies beyond `findings.change_range` becomes an arrow at the edge, with its number beside it.
     """
-    from matplotlib import ticker
-
     axes, points = panel.subplots(), COMPACT_POINTS if compact else POINTS
     low, high = findings.change_range(rows)
     axes.set_xlim(low, high)
@@ -333,11 +331,12 @@ def draw_changes(panel: "FigureBase", rows: list[Change], before: str, compact: 
         if row.ci95 and not compact:
             numbers[y] += " [" + ", ".join(percent_text(bound, 0) for bound in row.ci95) + "]"
         arrow = {1: f"{HARD}▶", -1: f"{HARD}◀", 0: ""}[row.direction]
-        label = fit(label_of(row.name), *((0.82, points, 2) if compact else (2.1, points, 1)))
-        labels[y] = label + ("" if compact else f"\n{row.better or 'no better side'}") + arrow
+        room = {"inches": 0.82, "lines": 2} if compact else {"inches": 2.1, "lines": 1}
+        side = "" if compact else f"\n{row.better or 'no better side'}"
+        labels[y] = fit(label_of(row.name), points=points, **room) + side + arrow
     list_rows(axes, labels, numbers, len(rows), compact)
     axes.xaxis.set_major_locator(round_steps(3 if compact else 7))
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:+g}" if value else "0"))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:+g}" if value else "0")
     label = f"change relative to {fit(before, 1.5, 8, lines=1)} (%); shaded: better side"
     axes.set_xlabel(fit(label, 2.2 if compact else 5.5, 8), fontsize=8)
     if not compact:
@@ -350,9 +349,7 @@ def draw_changes(panel: "FigureBase", rows: list[Change], before: str, compact: 
 # --- whole figures --------------------------------------------------------------------------------------
 
 
-def compose(
-    size: tuple[float, float], title: str, caption: str, draw: Callable[["FigureBase"], None]
-) -> "Figure":
+def compose(size: tuple[float, float], title: str, caption: str, draw: Callable[..., None]) -> "Figure":
     """A figure of `size` inches with a title, what `draw` puts on it, and a caption line below."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg

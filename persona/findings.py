@@ -229,11 +229,12 @@ def bar_rows(report: dict, names: list[str]) -> list[tuple[str, str, dict | None
 
 def change_range(rows: list[Change]) -> tuple[float, float]:
     """Ends of an axis, in percent, for changes and their intervals, at most 20 times the median of their reach."""
-    lows = [min(row.percent, *(row.ci95 or ())) for row in rows]
-    highs = [max(row.percent, *(row.ci95 or ())) for row in rows]
-    reach = sorted(max(-low, high) for low, high in zip(lows, highs, strict=True))
+    ends = [[row.percent, *(row.ci95 or ())] for row in rows]
+    reach = sorted(max(map(abs, each)) for each in ends)
     limit = min(reach[-1], 20 * reach[len(reach) // 2] or reach[-1]) or 1.0
-    return tuple(sign * min(limit, max(end, 0.3 * limit)) * 1.08 for sign, end in ((-1, -min(lows)), (1, max(highs))))
+    left, right = -min(map(min, ends)), max(map(max, ends))
+    low, high = (1.08 * min(limit, max(end, 0.3 * limit)) for end in (left, right))
+    return -low, high
 
 
 def count_text(counts: list, report: dict) -> str:
@@ -293,5 +294,3 @@ def change_title(pair: tuple[str, str], rows: list[Change]) -> str:
     after = pair[0][:1].upper() + pair[0][1:]
     head = f"{after} against {pair[1]}: {count['better']} of {len(rows)} metrics better"
     return head + "".join(f", {count[each]} {each}" for each in ("worse", "unclear") if count[each])
-
-

@@ -1,4 +1,7 @@
-"""Answers: in batches for evaluation, as a stream for the chat. One place sets sampling, stopping and seeds."""
+"""Answers: in batches for evaluation, as a stream for the chat.
+
+One place sets sampling, stopping and seeds.
+"""
 
 import threading
 from collections.abc import Iterator
@@ -15,7 +18,10 @@ GREEDY = Sampling(temperature=0.0, max_new_tokens=128)
 
 
 def stop_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """Tokens that end an answer: the tokenizer's end of turn and whatever the model's own configuration adds."""
+    """Tokens that end an answer.
+
+    The tokenizer's end of turn and whatever the model's own configuration adds.
+    """
     stated = model.generation_config.eos_token_id
     stated = stated if isinstance(stated, list) else [stated]
     return sorted({i for i in (tokenizer.eos_token_id, *stated) if i is not None})
@@ -57,7 +63,8 @@ def answer_batch(
 ) -> list[str]:
     """One answer to each conversation, in their order.
 
-    Prompts of similar length go together. Greedy answers do not depend on the batch but for rounding; drawn ones follow from the seed.
+    Prompts of similar length go together. Greedy answers do not depend on the batch but for rounding;
+    drawn ones follow from the seed.
     """
     import torch
     from tqdm import tqdm
@@ -109,9 +116,12 @@ def stream(
             if sampling.seed is not None:
                 set_seed(sampling.seed)
             model.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=_settings(model, tokenizer, sampling),
-                streamer=streamer, stopping_criteria=StoppingCriteriaList([Stop()]),
-            )  # fmt: skip
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                generation_config=_settings(model, tokenizer, sampling),
+                streamer=streamer,
+                stopping_criteria=StoppingCriteriaList([Stop()]),
+            )
         except BaseException as error:
             failed.append(error)  # raised again in the thread that asked
         finally:

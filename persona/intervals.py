@@ -48,9 +48,10 @@ def _ratio(numerators, denominators):
 
 
 def _bootstrap(data: list[list[float]], statistic, seed: int) -> list[float] | None:
-    """Bias-corrected and accelerated interval (Efron 1987) over clusters; percentiles where BCa is not defined.
+    """Bias-corrected and accelerated interval (Efron 1987) over clusters.
 
-    `data` holds lists of one length, one value a cluster; they are resampled together.
+    Percentiles where BCa is not defined. `data` holds lists of one length, one value a cluster; they are
+    resampled together.
     """
     import numpy as np
     from scipy.stats import bootstrap
@@ -65,8 +66,13 @@ def _bootstrap(data: list[list[float]], statistic, seed: int) -> list[float] | N
             result = bootstrap(
                 arrays,
                 lambda *columns, axis=-1: statistic(*columns),
-                paired=True, vectorized=True, n_resamples=RESAMPLES, batch=1000, method=method, rng=np.random.default_rng(seed),
-            )  # fmt: skip
+                paired=True,
+                vectorized=True,
+                n_resamples=RESAMPLES,
+                batch=1000,
+                method=method,
+                rng=np.random.default_rng(seed),
+            )
         found = result.confidence_interval
         if not (math.isnan(found.low) or math.isnan(found.high)):
             return [float(found.low), float(found.high)]

@@ -1,7 +1,7 @@
 """Who is named in a piece of narration: names, titles, standing descriptions and pronouns, with their gender.
 
-Nothing here knows a book. Characters come from the card and from the text itself: a capitalised name counts as a
-person once it carries a title or stands beside a verb of speech.
+Nothing here knows a book. Characters come from the card and from the text itself: a capitalised name counts
+as a person once it carries a title or stands beside a verb of speech.
 """
 
 import re
@@ -25,15 +25,19 @@ MENTION = re.compile(
 )
 # A person after one of these is no subject: "turned to Holmes", "with my friend", "Holmes and Lestrade".
 NO_SUBJECT_BEFORE = re.compile(
-    r"(?:\b(?:to|at|of|with|upon|by|from|for|towards?|in|into|on|and|or|like|than|behind|beside|after|before|over"
-    r"|against|between|through|around|about|past|near|that|which|where|as|if|when|while|until|till|because|what|how)|\w's)\s+$",
+    r"(?:\b(?:to|at|of|with|upon|by|from|for|towards?|in|into|on|and|or|like|than|behind|beside|after|before"
+    r"|over|against|between|through|around|about|past|near|that|which|where|as|if|when|while|until|till"
+    r"|because|what|how)|\w's)\s+$",
     re.I,
 )
 
 
 @dataclass
 class Entity:
-    """Somebody who may speak. `name` is what the caller sees; `gender` "he", "she" or None where nothing shows it."""
+    """Somebody who may speak.
+
+    `name` is what the caller sees; `gender` "he", "she" or None where nothing shows it.
+    """
 
     name: str
     gender: str | None = None
@@ -51,7 +55,10 @@ class Mention:
 
 
 def squeeze(text: str) -> str:
-    """One line, straight apostrophes, no underscores for italics: what the patterns of this package expect."""
+    """One line, straight apostrophes, no underscores for italics.
+
+    What the patterns of this package expect.
+    """
     return re.sub(r"\s+", " ", text.replace("’", "'").replace("‘", "'").replace("_", ""))
 
 
@@ -137,7 +144,10 @@ def mentions(text: str, people: People) -> list[Mention]:
 
 
 def find_people(text: str, narration: list[str], card: Card, other_narrator: bool) -> People:
-    """The card's persons and those that the text names; `narration` are its normalised pieces outside quotes."""
+    """The card's persons and those that the text names.
+
+    `narration` are its normalised pieces outside quotes.
+    """
     persona = Entity(card.persona.name, card.pronoun, "persona")
     if other_narrator or card.narrator is None:
         narrator = Entity("", None, "narrator")  # speaks, but under no name
@@ -171,7 +181,10 @@ def _title_gender(name: str) -> str | None:
 
 
 def _add_names(text: str, narration: list[str], people: People) -> None:
-    """Enter persons that the text names: with a title, beside a verb of speech, or doing something beside a quote."""
+    """Enter persons that the text names.
+
+    With a title, beside a verb of speech, or doing something beside a quote.
+    """
     lower = Counter(re.findall(r"\b[a-z][\w'-]*", text))
     verbs = "|".join(SPEECH_VERBS)
     tagged: Counter[str] = Counter()

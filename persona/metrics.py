@@ -1,6 +1,7 @@
-"""Metrics of answers, each as per-item numerators and denominators, so that totals and bootstrap resamples are ratios of sums.
+"""Metrics of answers, each as per-item numerators and denominators.
 
-The reference system's own definitions stand beside ours, under names that begin with "reference_".
+So totals and bootstrap resamples are ratios of sums. The reference system's own definitions stand beside
+ours, under names that begin with "reference_".
 """
 
 import functools
@@ -15,7 +16,10 @@ WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words; punctuation parts them, apostrophes and hyphens inside stay: "Don't, Dr. X!" -> don't dr x."""
+    """Lower-case words.
+
+    Punctuation parts them, apostrophes and hyphens inside stay: "Don't, Dr. X!" -> don't dr x.
+    """
     return [w.lower().replace("’", "'") for w in WORD.findall(text)]
 
 
@@ -32,13 +36,19 @@ def jaccard(a: str, b: str) -> float:
 
 
 def reference_jaccard(a: str, b: str) -> float:
-    """Jaccard as the reference system computes it: lower-cased, split at spaces, so that "case," is not "case"."""
+    """Jaccard as the reference system computes it.
+
+    Lower-cased, split at spaces, so that "case," is not "case".
+    """
     x, y = set(a.lower().split()), set(b.lower().split())
     return len(x & y) / len(x | y) if x | y else 0.0
 
 
 def rouge_l(answers: Sequence[str], references: Sequence[str]) -> list[float]:
-    """ROUGE-L F1 of each pair, by rouge-score with stemming, through `evaluate` without the hub (Lin 2004)."""
+    """ROUGE-L F1 of each pair (Lin 2004).
+
+    By rouge-score with stemming, through `evaluate` without the hub.
+    """
     return _rouge_metric().compute(predictions=list(answers), references=list(references))["rougeL"]
 
 

@@ -1,4 +1,7 @@
-"""Base models and adapters: which device and dtype, NF4 loading, what fits what, how many parameters train, how much memory it takes."""
+"""Base models and adapters.
+
+Which device and dtype, NF4 loading, what fits what, how many parameters train, how much memory it takes.
+"""
 
 import ctypes
 import json
@@ -34,7 +37,8 @@ class Device:
 def pick_device() -> Device:
     """CUDA where it is there, else the CPU; bf16 where the hardware computes in it, else float32.
 
-    A CPU without bf16 arithmetic emulates it some hundred times slower than float32 (measured: 1.2 against 127 GFLOP/s).
+    A CPU without bf16 arithmetic emulates it some hundred times slower than float32
+    (measured: 1.2 against 127 GFLOP/s).
     """
     import torch
 
@@ -49,7 +53,10 @@ def pick_device() -> Device:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep what is freed: PyTorch's CPU tensors come and go, and paging them in anew takes a third of a step."""
+    """Tell glibc to keep what is freed.
+
+    PyTorch's CPU tensors come and go, and paging them in anew takes a third of a step.
+    """
     try:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(-4, 0)  # M_MMAP_MAX: large blocks from the heap, too
@@ -59,7 +66,10 @@ def keep_freed_memory() -> None:
 
 
 def load_tokenizer(entry: config.ModelEntry) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a base model, checked for what training needs; padding is set where the model states none."""
+    """The tokenizer of a base model, checked for what training needs.
+
+    Padding is set where the model states none.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = _from(entry, AutoTokenizer)
@@ -72,7 +82,8 @@ def load_tokenizer(entry: config.ModelEntry) -> "PreTrainedTokenizerBase":
         spare = [t for t in spare if t != tokenizer.eos_token]
         if not spare:
             raise UserError(
-                f"{entry.source}: padding equals the end of turn and no spare token is there; set pad_token in tokenizer_config.json"
+                f"{entry.source}: padding equals the end of turn and no spare token is there; "
+                "set pad_token in tokenizer_config.json"
             )
         tokenizer.pad_token = spare[0]
     check_tokenizer(tokenizer, entry.source)
@@ -86,7 +97,8 @@ DEQUANTISED_ON_CPU = 2_000_000_000
 def load_base(entry: config.ModelEntry, device: Device, four_bit: bool = True) -> "PreTrainedModel":
     """The base model, in NF4 with double quantisation unless `four_bit` is off.
 
-    On a CPU the NF4 weights of all but very large models are de-quantised once: the numbers are the same, the work per step is not.
+    On a CPU the NF4 weights of all but very large models are de-quantised once:
+    the numbers are the same, the work per step is not.
 
     Raises:
         UserError: no such model, no network, broken files.
@@ -98,9 +110,12 @@ def load_base(entry: config.ModelEntry, device: Device, four_bit: bool = True) -
         from transformers import BitsAndBytesConfig
 
         options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=device.dtype,
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=device.dtype,
             bnb_4bit_quant_storage=device.dtype if device.type == "cuda" else None,
-        )  # fmt: skip
+        )
     if device.type == "cuda":
         options["device_map"] = {"": 0}
     model = _from(entry, AutoModelForCausalLM, **options)
@@ -152,7 +167,8 @@ def _from(entry: config.ModelEntry, auto: type, **options):
         if Path(entry.source).is_dir():
             raise UserError(f"{entry.source} is no model that can be loaded: {_first_line(error)}") from error
         raise UserError(
-            f"cannot load {entry.source} from the hub: {_first_line(error)}; check the name and the network (a gated model needs `hf auth login`), "
+            f"cannot load {entry.source} from the hub: {_first_line(error)}; "
+            "check the name and the network (a gated model needs `hf auth login`), "
             "or take --model tiny, which needs neither"
         ) from error
 
@@ -204,10 +220,12 @@ def parameter_counts(model: "torch.nn.Module") -> tuple[int, int]:
 
 
 def estimated_memory(model: "torch.nn.Module", tokens: int, checkpointing: bool) -> dict[str, float]:
-    """GiB before training starts: weights as stored, adapter with gradients and two Adam moments, activations for `tokens` a step.
+    """GiB before training starts.
 
-    Activations per token and layer, in units of hidden size: about 34 bytes-equivalents kept without activation checkpointing
-    (Korthikanti et al. 2022, without the attention matrix), 2 with it, plus one layer at full size.
+    Weights as stored, adapter with gradients and two Adam moments, activations for `tokens` a step.
+    Activations per token and layer, in units of hidden size: about 34 bytes-equivalents kept without
+    activation checkpointing (Korthikanti et al. 2022, without the attention matrix), 2 with it, plus one
+    layer at full size.
     """
     gib = 2.0**30
     stored = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -231,10 +249,11 @@ def estimated_memory(model: "torch.nn.Module", tokens: int, checkpointing: bool)
 
 
 def speed_up_dropout(model: "torch.nn.Module") -> None:
-    """Replace nn.Dropout by one that draws 16 random bits an element, four elements a draw; for training on a CPU.
+    """Replace nn.Dropout by one that draws 16 random bits an element, four elements a draw.
 
-    PyTorch's CPU dropout draws each element by itself and costs a small model a fifth of its step. The rate is exact to 1/65,536, and the
-    draws come from PyTorch's own generator, so that a resumed run goes on with the same masks.
+    For training on a CPU: PyTorch's dropout there draws each element by itself and costs a small model a
+    fifth of its step. The rate is exact to 1/65,536, and the draws come from PyTorch's own generator, so
+    that a resumed run goes on with the same masks.
     """
     import torch
 

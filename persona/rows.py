@@ -8,6 +8,7 @@ from typing import Any
 
 from persona.errors import UserError
 
+SPLITS = ("train", "validation", "test")
 ROLES = ("system", "user", "assistant")
 STRATEGIES = (
     "dialogue",
@@ -74,7 +75,8 @@ def parse_rows(lines: Iterable[str], name: str, fields: Iterable[str] = ()) -> I
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise UserError(
-                f"{name}, line {number}: not JSON ({error.msg} at column {error.colno}); mend or delete the line"
+                f"{name}, line {number}: not JSON ({error.msg} at column {error.colno}); "
+                "mend or delete the line"
             ) from error
         problem = problem_of(row) or next((f'no "{f}"' for f in fields if f not in row), None)
         if problem:

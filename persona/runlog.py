@@ -1,14 +1,18 @@
-"""A run folder: whole-or-not-at-all JSON, run.json with everything that a result depends on, and "is it up to date?"."""
+"""A run folder.
+
+Whole-or-not-at-all JSON, run.json with everything that a result depends on, and "is it up to date?".
+"""
 
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +35,10 @@ PACKAGES = (
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write to a temporary name, sync, rename: a reader sees the old file or the new one, never half of one."""
+    """Write to a temporary name, sync, rename.
+
+    A reader sees the old file or the new one, never half of one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -89,14 +96,31 @@ def settings_of(args: Any) -> dict:
 
 
 def run_folder(args: config.RunArgs) -> Path:
-    """The folder of this run, result/<run>; resolves the default model by device (imports torch only where it must)."""
+    """The folder of this run, result/<run>.
+
+    Resolves the default model by device (imports torch only where it must).
+    """
     if args.run:
         return config.RESULT / args.run
     return config.RESULT / config.run_name(args, resolve_model(args))
 
 
+def command_for(script: str, args: config.RunArgs) -> str:
+    """The command that runs another stage for the same run.
+
+    `script` with the shared flags that were given.
+    """
+    shared = [field for field in fields(config.RunArgs) if field.name != "force"]
+    given = [field.name for field in shared if getattr(args, field.name) != field.default]
+    flags = [word for name in given for word in (f"--{name}", str(getattr(args, name)))]
+    return shlex.join(["python", script, *flags])
+
+
 def resolve_model(args: config.RunArgs) -> config.ModelEntry:
-    """The base model of this run; says so where the embedded one stands in because there is no CUDA device."""
+    """The base model of this run.
+
+    Says so where the embedded one stands in because there is no CUDA device.
+    """
     if args.model:
         return config.resolve_model(args.model, cuda=False)
     cuda = cuda_available()

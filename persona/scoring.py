@@ -1,10 +1,12 @@
-"""How a model does on a set of items: likelihood of the true reply, its own answer, and the metrics that follow.
+"""How a model does on a set of items.
 
-base_model.py and evaluation.py share this one code path, so that base and tuned differ in their weights alone.
+Likelihood of the true reply, its own answer, and the metrics that follow. base_model.py and evaluation.py
+share this one code path, so that base and tuned differ in their weights alone.
 """
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +17,7 @@ from persona.chat import IGNORED, Sampling, encode
 from persona.errors import UserError
 from persona.intervals import difference, finite, interval
 from persona.metrics import Metric
-from persona.rows import Message, Row
+from persona.rows import Message, Row, answer_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -53,7 +55,10 @@ class Record:
 
 
 def items_of(rows: Sequence[Row]) -> list[Item]:
-    """Items from data set rows: everything before the last assistant turn asks, that turn is the true reply."""
+    """Items from data set rows.
+
+    Everything before the last assistant turn asks, that turn is the true reply.
+    """
     return [
         Item(
             row["id"],
@@ -80,8 +85,6 @@ def probes_of(card: Card) -> list[Item]:
 
 
 def _parse_probes(lines, path: Path) -> list[dict]:
-    import json
-
     found = []
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -117,7 +120,10 @@ def score(
 def true_reply_likelihood(
     model, tokenizer, items: Sequence[Item], max_length: int, label: str, batch_tokens: int = 2048
 ) -> list[tuple]:
-    """(nll, tokens, correct, text_nll, text_tokens) of every item's true reply; zeros where it has none or does not fit."""
+    """(nll, tokens, correct, text_nll, text_tokens) of every item's true reply.
+
+    Zeros where it has none or does not fit.
+    """
     import torch
     from tqdm import tqdm
 
@@ -178,7 +184,10 @@ def true_reply_likelihood(
 
 
 def clusters_of(items: Sequence[Item]) -> tuple[list[str], str]:
-    """The cluster of every item for the bootstrap, and what a cluster is: story, scene, or item where there are no stories."""
+    """The cluster of every item for the bootstrap, and what a cluster is.
+
+    Story, scene, or item where there are no stories.
+    """
     stories = {i.story for i in items if i.story}
     if len(stories) >= STORIES_FOR_CLUSTERS:
         return [i.story or i.id for i in items], "story"
@@ -217,15 +226,30 @@ def metrics_of(
 
 
 def reference_metrics(items: Sequence[Item], records: Sequence[Record], card: Card) -> dict[str, Metric]:
-    """The reference system's own definitions: mean of per-row perplexities over the whole text, Jaccard split at spaces, term rate."""
+    """The reference system's own definitions.
+
+    Mean of per-row perplexities over the whole text, Jaccard split at spaces, term rate.
+    """
     ones = [1.0] * len(items)
     rows = list(zip(items, records, strict=True))
     return {
-        "reference_perplexity": Metric("lower", [math.exp(r.text_nll / r.text_tokens) if r.text_tokens else 0.0 for r in records], [float(r.text_tokens > 0) for r in records]),
-        "reference_jaccard": Metric("higher", [metrics.reference_jaccard(r.answer, i.reference) for i, r in rows], ones),
-        "rouge_l": Metric("higher", metrics.rouge_l([r.answer for r in records], [i.reference for i in items]), ones),
-        "victorian_term_frequency": Metric("higher", [float(metrics.term_count(r.answer, card.lexicon)) for r in records], [float(len(metrics.words(r.answer))) for r in records]),
-    }  # fmt: skip
+        "reference_perplexity": Metric(
+            "lower",
+            [math.exp(r.text_nll / r.text_tokens) if r.text_tokens else 0.0 for r in records],
+            [float(r.text_tokens > 0) for r in records],
+        ),
+        "reference_jaccard": Metric(
+            "higher", [metrics.reference_jaccard(r.answer, i.reference) for i, r in rows], ones
+        ),
+        "rouge_l": Metric(
+            "higher", metrics.rouge_l([r.answer for r in records], [i.reference for i in items]), ones
+        ),
+        "victorian_term_frequency": Metric(
+            "higher",
+            [float(metrics.term_count(r.answer, card.lexicon)) for r in records],
+            [float(len(metrics.words(r.answer))) for r in records],
+        ),
+    }
 
 
 def _exp(x):
@@ -252,6 +276,55 @@ def compare(systems: dict[str, dict[str, Metric]], clusters: list[str], base: st
             "differences": differences,
         }
     return report
+
+
+def canon_rate(train: Sequence[Row], card: Card) -> float:
+    """The persona's own rate of lexicon words.
+
+    In its lines in the training stories, or in all answers where it has none.
+    """
+    spoken = [answer_of(r) for r in train if r["meta"]["strategy"] == "dialogue"]
+    return metrics.term_rate(spoken or [answer_of(r) for r in train], card.lexicon)
+
+
+def metrics_by_kind(
+    items: Sequence[Item],
+    records: dict[str, list[Record]],
+    measure: Callable[[list[Item], list[Record]], dict[str, Metric]],
+) -> tuple[dict, str]:
+    """The report's metrics, and what the bootstrap resampled for the main items.
+
+    Dialogue items are the main ones and have their metrics under plain names, curated ones under
+    ".../curated"; where there are no dialogue items, the curated ones are the main ones. `records` may go
+    on behind the items (probes).
+    """
+    kinds = sorted({i.kind for i in items}, key=["dialogue", "curated"].index)
+    report, resampled = {}, ""
+    for kind in kinds:
+        places = [k for k, i in enumerate(items) if i.kind == kind]
+        group = [items[k] for k in places]
+        clusters, what = clusters_of(group)
+        resampled = resampled or what
+        found = compare(
+            {system: measure(group, [of[k] for k in places]) for system, of in records.items()}, clusters
+        )
+        report |= {name if kind == kinds[0] else f"{name}/{kind}": metric for name, metric in found.items()}
+    return report, resampled
+
+
+def predictions(items: Sequence[Item], records: dict[str, list[Record]]) -> list[dict]:
+    """Every system's answer to every item, side by side: the rows of predictions.jsonl."""
+    return [
+        {
+            "id": item.id,
+            "story": item.story,
+            "kind": item.kind,
+            "prompt": item.messages[-1]["content"],
+            "reference": item.reference,
+            "answers": {name: of[k].answer for name, of in records.items()},
+        }
+        for k, item in enumerate(items)
+    ]
 
 
 def table(report: dict) -> str:

@@ -1,4 +1,7 @@
-"""Paragraphs and the runs between quotation marks, straight or curly, closed or carried on into the next paragraph."""
+"""Paragraphs and the runs between quotation marks.
+
+Straight or curly, closed or carried on into the next paragraph.
+"""
 
 import re
 from dataclasses import dataclass, field
@@ -54,7 +57,10 @@ def paragraphs(text: str) -> list[Paragraph]:
 
 
 def _find_spans(text: str, paragraph: Paragraph) -> None:
-    """Marks toggle; the shape around a mark decides where a toggle would go wrong after one that is missing."""
+    """Marks toggle.
+
+    The shape around a mark decides where a toggle would go wrong after one that is missing.
+    """
     opened: int | None = None
     for match in MARKS.finditer(text, paragraph.start, paragraph.end):
         i = match.start()

@@ -39,8 +39,8 @@ OTHER_FRIEND_PARAGRAPHS = 12
 
 _OTHER_FRIEND = re.compile(rf"\b[Mm]y (?:\w+ ){{0,2}}(?:friend|companion|colleague),? ({NAME})")
 _BEFORE_NAME = re.compile(
-    r"(?:,? ?\b(?:[Mm]y|[Oo]ld|[Dd]ear|[Gg]ood|[Pp]oor|[Mm]on|[Cc]her|[Aa]h|[Oo]h|[Yy]es|[Nn]o|[Ww]ell|[Aa]nd|[Bb]ut"
-    r"|[Nn]ow|[Cc]ome),?)+$"
+    r"(?:,? ?\b(?:[Mm]y|[Oo]ld|[Dd]ear|[Gg]ood|[Pp]oor|[Mm]on|[Cc]her|[Aa]h|[Oo]h|[Yy]es|[Nn]o|[Ww]ell|[Aa]nd"
+    r"|[Bb]ut|[Nn]ow|[Cc]ome),?)+$"
 )
 _FORMAL = re.compile(r"[,.!?-] ?(?:[Ss]ir|ma'am|[Mm]adam)\b|^Sir,")
 _DEFERENT = re.compile(r"(?:Yes|No|Oh,? no|Oh,? yes|Not),? (?:\w+,? )?(?:sir|ma'am|m'm|madam|miss)\b")
@@ -190,7 +190,10 @@ class Reader:
                 turn.cues += cues
 
     def _cues(self, paragraph: Paragraph, i: int, span: Span) -> list[Cue]:
-        """Tags beside a quote; without one the action beside it; without that the action in the paragraph before."""
+        """Tags beside a quote.
+
+        Without one the action beside it; without that the action in the paragraph before.
+        """
         before, after = self.before[id(span)], self.after[id(span)]
         first, index = i == 0 and not before and paragraph.index > 0, paragraph.index
         previous = self.narration[index - 1] if first else []
@@ -224,7 +227,10 @@ class Reader:
         return None
 
     def described(self, words: str, paragraph: int, strength: float = 1.0) -> Cue:
-        """The persona's standing descriptions are the card's; any other description is a person of its own."""
+        """The persona's standing descriptions are the card's.
+
+        Any other description is a person of its own.
+        """
         if not self.is_standing(words):
             return Cue("description", self.people.description(words), strength=TAG * strength)
         # "My companion" is the persona; "the detective" may as well be one from the police.
@@ -265,7 +271,10 @@ class Reader:
         return None
 
     def _lead_in(self, text: str, paragraph: int) -> Cue | None:
-        """Who acts in the narration just before: "Holmes shook his head." He likely speaks next, "I" does not."""
+        """Who acts in the narration just before: "Holmes shook his head."
+
+        He likely speaks next, "I" does not.
+        """
         beat = self._beat(text, paragraph, True)
         if beat is None:
             return None
@@ -274,7 +283,10 @@ class Reader:
         return Cue("lead", beat.entity, beat.pronoun, LEAD_IN * (1.0 if len(text) < 200 else 0.5))
 
     def _changes(self, turn: Turn, cues: list[Cue], between: str) -> bool:
-        """The narration between two quotes shows another speaker: a sentence of its own with another subject."""
+        """The narration between two quotes shows another speaker.
+
+        A sentence of its own with another subject.
+        """
         if len(SENTENCE.split(between)) == 1 and not between.endswith((".", "!", "?", ":")):
             return False
 

@@ -66,7 +66,12 @@ def environment(workspace: Path, patch: str = "", **extra: str) -> dict[str, str
     """The environment of a script; `patch` is Python that runs before it, as an administrator's sitecustomize would."""
     own = ("RESUME_CHECKPOINT", "SLURM", "PERSONA_", "OPENAI", "MISTRAL", "PYTHONPATH")
     env = {k: v for k, v in os.environ.items() if not k.startswith(own)}
-    env |= {"PERSONA_WORKSPACE": str(workspace), "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "COLUMNS": "200"}
+    env |= {
+        "PERSONA_WORKSPACE": str(workspace),
+        "OMP_NUM_THREADS": "1",
+        "TQDM_DISABLE": "1",
+        "COLUMNS": "200",
+    }
     env["CUDA_VISIBLE_DEVICES"] = ""  # tests are about the CPU
     env |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
     if patch:
@@ -134,7 +139,11 @@ for line in sys.stdin:
 def _warm_process() -> subprocess.Popen:
     env = environment(Path(tempfile.gettempdir()))
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", WARM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+        [sys.executable, "-W", "ignore", "-c", WARM],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=env,
     )
     atexit.register(process.kill)
     assert process.stdout.readline() == "ready\n"
@@ -142,7 +151,13 @@ def _warm_process() -> subprocess.Popen:
 
 
 def warm(
-    workspace: Path, script: str, *words: object, stdin: str = "", cwd: Path = ROOT, patch: str = "", **extra: str
+    workspace: Path,
+    script: str,
+    *words: object,
+    stdin: str = "",
+    cwd: Path = ROOT,
+    patch: str = "",
+    **extra: str,
 ) -> Done:
     """`run`, in a fork of a process that has the heavy imports behind it: ten seconds less for every script."""
     folder = Path(tempfile.mkdtemp(prefix="warm-"))
@@ -204,18 +219,26 @@ def toy_row(number: int, answer: str = "") -> dict:
     """A data set row; rows of a length apart, so that batches differ."""
     from persona.rows import make_row
 
-    question = f"What do you make of case number {number}" + ", which came by the morning post" * (number % 3) + "?"
+    question = (
+        f"What do you make of case number {number}" + ", which came by the morning post" * (number % 3) + "?"
+    )
     answer = answer or f"It is the affair of the {number} lamps, Watson." + " Pray be seated." * (number % 4)
     messages = [("system", SYSTEM), ("user", question), ("assistant", answer)]
     story = f"story-{number % 4}"
-    return make_row([{"role": r, "content": c} for r, c in messages], "dialogue", story=story, scene=f"{story}#{number}")
+    return make_row(
+        [{"role": r, "content": c} for r, c in messages], "dialogue", story=story, scene=f"{story}#{number}"
+    )
 
 
 def toy_data(workspace: Path, answer: str = "") -> Path:
     """A finished data set for `--corpus embedded`: 24 rows train, 8 validate (with `answer`, if given), 6 test."""
     folder = workspace / "data" / "dataset" / "sherlock-embedded"
     folder.mkdir(parents=True)
-    rows = [toy_row(n) for n in range(24)] + [toy_row(n, answer) for n in range(24, 32)] + [toy_row(n) for n in range(32, 38)]
+    rows = (
+        [toy_row(n) for n in range(24)]
+        + [toy_row(n, answer) for n in range(24, 32)]
+        + [toy_row(n) for n in range(32, 38)]
+    )
     for split, part in (("train", rows[:24]), ("validation", rows[24:32]), ("test", rows[32:])):
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     (folder / "manifest.json").write_text("{}\n")
@@ -241,6 +264,8 @@ def toy_adapter(folder: Path, base: Path) -> Path:
     model = AutoModelForCausalLM.from_pretrained(base)
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        tuned = get_peft_model(model, LoraConfig(r=4, target_modules=list(config.LORA_TARGETS), init_lora_weights=False))
+        tuned = get_peft_model(
+            model, LoraConfig(r=4, target_modules=list(config.LORA_TARGETS), init_lora_weights=False)
+        )
     tuned.save_pretrained(folder)
     return folder

@@ -16,21 +16,14 @@ from pathlib import Path
 import pytest
 
 import config
-from persona import dataset, metrics, runlog
+from persona import dataset, metrics, runlog, strategies
 from persona.card import load_card
 from persona.corpus import Chapter, Corpus, Story
-from persona.dataset import (
-    chunk_rows,
-    curated_rows,
-    dialogue_rows,
-    leak_report,
-    scene_starts,
-    story_splits,
-    utterances,
-)
+from persona.dataset import leak_report, story_splits
 from persona.errors import UserError
 from persona.quotes import Quote
 from persona.rows import answer_of, make_row, read_rows, row_id
+from persona.strategies import chunk_rows, curated_rows, dialogue_rows, scene_starts, utterances
 
 H, W, L = "Sherlock Holmes", "Dr. Watson", "Inspector Lestrade"
 
@@ -140,7 +133,7 @@ def rows_of(monkeypatch):
     card = load_card("sherlock")
 
     def make(text: str, *speakers: str | None, context_turns: int = 3, raw: bool = False, **hints: str):
-        monkeypatch.setattr(dataset, "attribute", lambda *_, **__: quotes(text, *speakers, **hints))
+        monkeypatch.setattr(strategies, "attribute", lambda *_, **__: quotes(text, *speakers, **hints))
         rows = dialogue_rows(story(text), card, context_turns)
         assert all(r["messages"][0] == {"role": "system", "content": card.system_prompt} for r in rows)
         return rows if raw else [[f"{m['role'][0]}: {m['content']}" for m in r["messages"][1:]] for r in rows]
@@ -501,7 +494,7 @@ def test_where_somebody_else_tells_the_tale_only_replies_tagged_by_name_count(
         n = len(chapters)
         return quotes(text, *[W, H, W, H] * n, tiers="explicit explicit explicit pronoun " * n)
 
-    monkeypatch.setattr(dataset, "attribute", attribute)
+    monkeypatch.setattr(strategies, "attribute", attribute)
     one = in_chapters(name, **dict.fromkeys((c.replace("/", "__").replace("-", "_") for c in chapters), TALK))
     rows = dialogue_rows(one, load_card("sherlock"), 3)
     assert asked == [whole]
@@ -662,7 +655,7 @@ def by_tag(text: str, card, other_narrator: bool = False) -> list[Quote]:
 @pytest.fixture
 def texts(tmp_path, monkeypatch) -> Path:
     """A folder of five stories whose tags say who speaks."""
-    monkeypatch.setattr(dataset, "attribute", by_tag)
+    monkeypatch.setattr(strategies, "attribute", by_tag)
     folder = tmp_path / "letters"
     folder.mkdir()
     for seed, name in enumerate(("alpha", "beta", "gamma", "delta", "epsilon"), 1):
@@ -841,11 +834,22 @@ def test_an_interrupted_build_is_made_again(made, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         made(seed=2)
     monkeypatch.undo()
-    monkeypatch.setattr(dataset, "attribute", by_tag)
+    monkeypatch.setattr(strategies, "attribute", by_tag)
     assert made(seed=2) and not made(seed=2)
 
 
-MODULES = ("corpus", "quotes", "attribution", "mentions", "spans", "card", "dataset", "metrics", "rows")
+MODULES = (
+    "corpus",
+    "quotes",
+    "attribution",
+    "mentions",
+    "spans",
+    "card",
+    "dataset",
+    "strategies",
+    "metrics",
+    "rows",
+)
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -18,7 +18,10 @@ SOURCE = Source("A Book", ("A Book",), ebook=7)
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server whose `answers` (status, headers, body) are given one after the other, the last one for ever."""
+    """A server whose `answers` (status, headers, body) are given one after the other.
+
+    The last one is given for ever.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -122,7 +125,7 @@ def test_gives_up_after_four_tries(server, tmp_path):
 
 def test_404_is_not_tried_again(server, tmp_path):
     server.answers = [(404, {}, b"gone")]
-    with pytest.raises(UserError, match="pg7.txt: HTTP 404: mend the address"):
+    with pytest.raises(UserError, match=r"pg7.txt: HTTP 404: mend the address"):
         download.fetch(SOURCE, tmp_path)
     assert len(server.paths) == 1
 
@@ -191,5 +194,5 @@ def test_changed_hash_is_reported_with_both(server, tmp_path, caplog, again):
 def test_broken_record_is_one_line(tmp_path):
     (tmp_path / "pg7.txt").write_bytes(BOOK)
     (tmp_path / "sources.json").write_text("{")
-    with pytest.raises(UserError, match="sources.json: not valid JSON .* delete it"):
+    with pytest.raises(UserError, match=r"sources.json: not valid JSON .* delete it"):
         download.fetch(SOURCE, tmp_path)

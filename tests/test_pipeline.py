@@ -54,7 +54,11 @@ class Calls:
         python = executable(tmp_path / "bin" / "python", STAND_IN)
         executable(tmp_path / "bin" / "scontrol", SCONTROL)
         path = f"{tmp_path}/bin:{os.environ['PATH']}"
-        self.env = environment(tmp_path / "workspace") | {"PERSONA_PYTHON": str(python), "LOG": str(self.log), "PATH": path}
+        self.env = environment(tmp_path / "workspace") | {
+            "PERSONA_PYTHON": str(python),
+            "LOG": str(self.log),
+            "PATH": path,
+        }
 
     def start(
         self, *flags: object, script: Path = PIPELINE, cwd: Path | None = None, **extra: str
@@ -100,7 +104,21 @@ def alive(pid: int) -> bool:
 
 
 def test_stages_come_in_order_and_get_their_flags(calls):
-    code, out, err = calls.run("--persona", "poirot", "--max-steps", 6, "--seed", 7, "--epochs", 1, "--run", "r", "--model", "tiny", "--force")
+    code, out, err = calls.run(
+        "--persona",
+        "poirot",
+        "--max-steps",
+        6,
+        "--seed",
+        7,
+        "--epochs",
+        1,
+        "--run",
+        "r",
+        "--model",
+        "tiny",
+        "--force",
+    )
     assert (code, err) == (0, "")
     shared = "--persona poirot --seed 7 --run r --model tiny --force"
     assert calls.called == [
@@ -272,7 +290,9 @@ def set_up(tmp_path):
         log.write_text("")
         code = f'. {ROOT}/setup_environment.sh; setup_environment needed.txt; "$python" done'
         env = environment(tmp_path) | {"PERSONA_VENV": str(tmp_path / "venv"), "LOG": str(log)} | extra
-        done = subprocess.run(["bash", "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            ["bash", "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+        )
         return done.returncode, done.stderr, log.read_text().splitlines()
 
     return source
@@ -315,7 +335,12 @@ def finished(process: subprocess.Popen) -> str:
     return out
 
 
-SKIPPED = ("is up to date (--force makes it again)", "is finished for these data", "is up to date with", "is up to date (--force evaluates again)")
+SKIPPED = (
+    "is up to date (--force makes it again)",
+    "is finished for these data",
+    "is up to date with",
+    "is up to date (--force evaluates again)",
+)
 
 
 @pytest.mark.slow
@@ -325,14 +350,31 @@ def test_the_embedded_defaults_make_everything_and_a_second_run_skips_every_stag
     assert "no CUDA device: using the embedded base model (--model tiny)" in out
     folder = workspace / "result" / "sherlock-tiny"
     made = {p.name for p in folder.iterdir()}
-    assert made >= {"run.json", "adapter", "training_loss.json", "evaluation_report.json", "predictions.jsonl", "figures", "report.html"}
+    assert made >= {
+        "run.json",
+        "adapter",
+        "training_loss.json",
+        "evaluation_report.json",
+        "predictions.jsonl",
+        "figures",
+        "report.html",
+    }
     assert "checkpoints" not in made, "a finished run's checkpoints are removed"
-    wanted = {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "chat_template.jinja", "README.md"}
+    wanted = {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+        "README.md",
+    }
     assert {p.name for p in (folder / "adapter").iterdir()} >= wanted
     data = {p.name for p in (workspace / "data" / "dataset" / "sherlock-embedded").iterdir()}
     assert data >= {"train.jsonl", "validation.jsonl", "test.jsonl", "manifest.json", "README.md"}
     stages = json.loads((folder / "run.json").read_text())["stages"]
-    assert {name: stages[name]["status"] for name in ("fine_tune", "evaluation")} == {"fine_tune": "done", "evaluation": "done"}
+    assert {name: stages[name]["status"] for name in ("fine_tune", "evaluation")} == {
+        "fine_tune": "done",
+        "evaluation": "done",
+    }
     assert json.loads((folder / "training_loss.json").read_text())["total_steps"] == 6
     report = json.loads((folder / "evaluation_report.json").read_text())
     assert set(report["systems"]) == {"base", "tuned"}
@@ -355,7 +397,20 @@ def test_the_embedded_defaults_make_everything_and_a_second_run_skips_every_stag
 @pytest.mark.slow
 def test_killed_in_training_and_started_again_the_adapter_is_that_of_an_unbroken_run(tmp_path):
     base, corpus = toy_base(tmp_path / "toy"), toy_corpus(tmp_path / "texts")
-    flags = ["--model", base, "--corpus", "texts", "--run", "r", "--max-steps", 60, "--evals", 6, "--lr", 5e-3]
+    flags = [
+        "--model",
+        base,
+        "--corpus",
+        "texts",
+        "--run",
+        "r",
+        "--max-steps",
+        60,
+        "--evals",
+        6,
+        "--lr",
+        5e-3,
+    ]
     assert corpus.parent == tmp_path
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finished(pipeline(whole, tmp_path, *flags))
@@ -375,6 +430,8 @@ def test_killed_in_training_and_started_again_the_adapter_is_that_of_an_unbroken
     assert "on from" in out.split("=== fine_tune.py")[1].split("===")[0]
     adapter = Path("result/r/adapter/adapter_model.safetensors")
     assert (broken / adapter).read_bytes() == (whole / adapter).read_bytes()
-    reports = [json.loads((w / "result" / "r" / "evaluation_report.json").read_text()) for w in (whole, broken)]
+    reports = [
+        json.loads((w / "result" / "r" / "evaluation_report.json").read_text()) for w in (whole, broken)
+    ]
     assert reports[0]["metrics"] == reports[1]["metrics"]
     shutil.rmtree(whole)

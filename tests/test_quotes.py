@@ -1,4 +1,7 @@
-"""The quote sieve: spans, one small passage for each rule, the command line, and the figures on an annotated novel."""
+"""The quote sieve.
+
+Spans, one small passage for each rule, the command line, and the figures on an annotated novel.
+"""
 
 import importlib.util
 import json
@@ -102,7 +105,8 @@ def test_first_person_tags_are_the_narrator(tag: str):
 
 def test_tag_before_the_quote():
     quotes = run(
-        'I had asked Lestrade for the key, and at last Holmes turned to him and said: "The key, if you please."'
+        "I had asked Lestrade for the key, and at last Holmes turned to him and said: "
+        '"The key, if you please."'
     )
     assert [q.speaker for q in quotes] == [HOLMES]
     assert speakers(
@@ -164,7 +168,10 @@ def test_pronoun_tag_takes_the_speaker_two_turns_back():
 
 
 def test_pronoun_agrees_in_gender():
-    text = 'Holmes looked up as Mrs. Hudson entered.\n\n"A lady to see you," she said.\n\n"Show her in," said Holmes.'
+    text = (
+        'Holmes looked up as Mrs. Hudson entered.\n\n"A lady to see you," she said.\n\n'
+        '"Show her in," said Holmes.'
+    )
     assert speakers(text) == ["Mrs. Hudson", HOLMES]
 
 
@@ -198,8 +205,8 @@ def test_vocative_says_who_does_not_speak():
 
 def test_alternation_between_two_known_speakers():
     text = (
-        '"You have been in the garden," said Holmes.\n\n"I have," said Lestrade.\n\n"And saw nothing?"\n\n"Nothing at all."'
-        '\n\n"That is curious."\n\n"I thought so," said Lestrade.'
+        '"You have been in the garden," said Holmes.\n\n"I have," said Lestrade.\n\n"And saw nothing?"\n\n'
+        '"Nothing at all."\n\n"That is curious."\n\n"I thought so," said Lestrade.'
     )
     quotes = run(text)
     assert [q.speaker for q in quotes] == [HOLMES, "Inspector Lestrade"] * 3
@@ -217,8 +224,9 @@ def test_quotes_of_a_paragraph_have_one_speaker_unless_the_narration_shows_anoth
 
 def test_long_run_of_a_client_is_nobody_else_s():
     text = (
-        '"Tell us all," said Holmes.\n\n"I am a clerk," said Mr. Pycroft. "I was poor.\n\n"I met a man called Holmes.'
-        ' \'I am Holmes,\' said he.\n\n"He gave me a hundred pounds."\n\n"Curious," said Holmes.'
+        '"Tell us all," said Holmes.\n\n"I am a clerk," said Mr. Pycroft. "I was poor.\n\n'
+        "\"I met a man called Holmes. 'I am Holmes,' said he.\n\n"
+        '"He gave me a hundred pounds."\n\n"Curious," said Holmes.'
     )
     quotes = run(text)
     story = quotes[1:5]

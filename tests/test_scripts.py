@@ -62,7 +62,9 @@ def test_help_answers_without_torch_and_names_the_shared_flags(name, tmp_path):
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_an_unknown_flag_is_a_usage_error(name, tmp_path):
-    done = run(tmp_path / "w", f"{name}.py", "--persona", "sherlock", "--flag-of-no-script", "1", patch=WITHOUT_TORCH)
+    done = run(
+        tmp_path / "w", f"{name}.py", "--persona", "sherlock", "--flag-of-no-script", "1", patch=WITHOUT_TORCH
+    )
     assert done.code == 2
     assert "--flag-of-no-script" in done.err
     assert "Traceback" not in done.err
@@ -132,7 +134,10 @@ def test_fine_tune_refuses_a_corpus_that_it_cannot_read_before_it_trains(workspa
     [
         ('{"id": "1", "messages": [', "not JSON"),
         (json.dumps({"messages": [{"content": "Who are you?"}], "meta": {}}), 'message 0 has no "role"'),
-        (json.dumps({"messages": [{"role": "user", "content": "Well?"}], "meta": {}}), "turns must be user, assistant"),
+        (
+            json.dumps({"messages": [{"role": "user", "content": "Well?"}], "meta": {}}),
+            "turns must be user, assistant",
+        ),
     ],
 )
 def test_a_broken_data_row_is_named_by_file_and_line(script, broken, problem, workspace, base):
@@ -158,7 +163,9 @@ def test_an_unknown_persona_is_refused_with_the_names_that_there_are(script, wor
 
 
 def test_an_unknown_strategy_is_refused(workspace):
-    line = refused(workspace, "generate_dataset.py", "--corpus", "embedded", "--strategies", "gossip", "--force")
+    line = refused(
+        workspace, "generate_dataset.py", "--corpus", "embedded", "--strategies", "gossip", "--force"
+    )
     assert line == "error: unknown strategy 'gossip': there is dialogue, curated, chunk"
 
 
@@ -169,22 +176,36 @@ def test_a_batch_that_micro_batches_do_not_divide_is_refused(workspace, base):
 
 @pytest.mark.parametrize(
     "flags",
-    [("--micro-batch", 0), ("--batch-size", -8), ("--evals", 0), ("--eval-rows", 0), ("--lora-r", 0), ("--epochs", 0), ("--lr", 0)],
+    [
+        ("--micro-batch", 0),
+        ("--batch-size", -8),
+        ("--evals", 0),
+        ("--eval-rows", 0),
+        ("--lora-r", 0),
+        ("--epochs", 0),
+        ("--lr", 0),
+    ],
     ids=lambda flags: f"{flags[0]}={flags[1]}",
 )
 def test_a_setting_that_makes_no_sense_is_refused_by_its_flag(flags, workspace, base):
     """`--epochs 0` must not silently become the default either."""
-    line = refused(workspace, "fine_tune.py", "--model", base, "--corpus", "embedded", "--max-steps", 2, *flags)
+    line = refused(
+        workspace, "fine_tune.py", "--model", base, "--corpus", "embedded", "--max-steps", 2, *flags
+    )
     assert flags[0] in line
 
 
 def test_evaluation_refuses_a_negative_limit(workspace, base):
     toy_adapter(workspace / "result" / "r" / "adapter", base)
-    line = refused(workspace, "evaluation.py", "--model", base, "--corpus", "embedded", "--run", "r", "--limit", -1)
+    line = refused(
+        workspace, "evaluation.py", "--model", base, "--corpus", "embedded", "--run", "r", "--limit", -1
+    )
     assert "--limit" in line
 
 
-@pytest.mark.parametrize("flags", [("--max-new-tokens", 0), ("--temperature", -1), ("--top-p", 0)], ids=lambda flags: flags[0])
+@pytest.mark.parametrize(
+    "flags", [("--max-new-tokens", 0), ("--temperature", -1), ("--top-p", 0)], ids=lambda flags: flags[0]
+)
 def test_the_chat_refuses_sampling_that_cannot_be(flags, workspace, base):
     assert flags[0] in refused(workspace, "test.py", "--model", base, "--base", "--ask", "Well?", *flags)
 
@@ -209,7 +230,9 @@ def test_an_adapter_of_another_hidden_size_is_refused(script, workspace, base, t
     adapter = toy_adapter(workspace / "result" / "r" / "adapter", narrow)
     how = ["--ask", "Well?"] if script == "test.py" else []
     line = refused(workspace, script, "--model", base, "--corpus", "embedded", "--run", "r", *how)
-    assert line.startswith(f"error: the adapter at {adapter} does not fit {base} (it was trained on {narrow}): size mismatch")
+    assert line.startswith(
+        f"error: the adapter at {adapter} does not fit {base} (it was trained on {narrow}): size mismatch"
+    )
 
 
 @pytest.mark.parametrize("damage", ["truncated", "not JSON"])
@@ -238,7 +261,9 @@ def test_a_broken_base_model_is_refused_by_its_folder(damage, workspace, base, t
 
 def test_a_hub_model_without_network_is_refused_with_the_way_out(workspace, tmp_path):
     how = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
-    line = refused(workspace, "fine_tune.py", "--model", "nobody/nothing-at-all", "--corpus", "embedded", **how)
+    line = refused(
+        workspace, "fine_tune.py", "--model", "nobody/nothing-at-all", "--corpus", "embedded", **how
+    )
     assert line.startswith("error: cannot load nobody/nothing-at-all from the hub: ")
     assert line.endswith("or take --model tiny, which needs neither")
 
@@ -255,7 +280,9 @@ def test_the_canon_without_network_is_refused_with_the_way_out(workspace):
     line = refused(
         workspace, "generate_dataset.py", "--corpus", "canon", patch=no_waiting, PERSONA_GUTENBERG_URL=address, NO_PROXY="127.0.0.1"
     )  # fmt: skip
-    assert line.startswith(f"error: {address.replace('{ebook}', '1661')}: not reached in 4 tries (no connection")
+    assert line.startswith(
+        f"error: {address.replace('{ebook}', '1661')}: not reached in 4 tries (no connection"
+    )
     assert line.endswith("work offline by --corpus embedded or --corpus DIR")
 
 
@@ -265,9 +292,19 @@ def test_the_canon_without_network_is_refused_with_the_way_out(workspace):
 def test_resume_checkpoint_that_names_nothing_is_refused(workspace, base):
     before = snapshot(workspace)
     done = warm(
-        workspace, "fine_tune.py", "--model", base, "--corpus", "embedded", "--run", "r", RESUME_CHECKPOINT=str(workspace / "checkpoint-9")
+        workspace,
+        "fine_tune.py",
+        "--model",
+        base,
+        "--corpus",
+        "embedded",
+        "--run",
+        "r",
+        RESUME_CHECKPOINT=str(workspace / "checkpoint-9"),
     )
-    assert error_line(done).startswith(f"error: RESUME_CHECKPOINT names {workspace}/checkpoint-9, which is not there")
+    assert error_line(done).startswith(
+        f"error: RESUME_CHECKPOINT names {workspace}/checkpoint-9, which is not there"
+    )
     assert without_run_log(snapshot(workspace)) == before
 
 
@@ -276,7 +313,17 @@ def test_resume_checkpoint_that_is_not_complete_is_refused(workspace, base):
     checkpoint.mkdir(parents=True)
     (checkpoint / "trainer_state.json").write_text('{"global_step": 9}')
     before = snapshot(workspace)
-    done = warm(workspace, "fine_tune.py", "--model", base, "--corpus", "embedded", "--run", "r", RESUME_CHECKPOINT=str(checkpoint))
+    done = warm(
+        workspace,
+        "fine_tune.py",
+        "--model",
+        base,
+        "--corpus",
+        "embedded",
+        "--run",
+        "r",
+        RESUME_CHECKPOINT=str(checkpoint),
+    )
     assert "RESUME_CHECKPOINT names" in error_line(done)
     assert "not finished (no marker)" in error_line(done)
     assert without_run_log(snapshot(workspace)) == before
@@ -316,5 +363,7 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_gets_one_line(kilobytes
     small.mkdir()
     mount = f"mount -t tmpfs -o size={kilobytes}k tmpfs {small} && cp -r {workspace}/data {small}"
     train = f"{sys.executable} fine_tune.py --model {base} --corpus embedded --max-steps 2 --evals 2"
-    done = run(workspace, "unshare", "-rm", "bash", "-c", f"{mount} && PERSONA_WORKSPACE={small} exec {train}")
+    done = run(
+        workspace, "unshare", "-rm", "bash", "-c", f"{mount} && PERSONA_WORKSPACE={small} exec {train}"
+    )
     assert error_line(done).startswith("error: no space left on the disk")

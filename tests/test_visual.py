@@ -18,7 +18,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 import visual
-from persona import figures
+from persona import figures, findings
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL = ("dashboard", "loss", "perplexity", "similarity", "term_frequency", "improvement")
@@ -284,7 +284,7 @@ def test_the_measure_of_overlap_finds_one():
 def test_titles_state_the_finding():
     report = sample_report()
     titles = {
-        name: picture.title.replace(figures.HARD, " ")
+        name: picture.title.replace(findings.HARD, " ")
         for name, picture in visual.plan(report, None)[0].items()
     }
     assert titles == {
@@ -306,7 +306,7 @@ def test_titles_state_the_finding():
 
 
 def test_changes_are_relative_to_base_and_judged_by_direction_and_interval():
-    rows = {row.name: row for row in figures.changes(sample_report())}
+    rows = {row.name: row for row in findings.changes(sample_report())}
     perplexity = rows["conditional_perplexity"]  # 38.4 -> 21.7, difference -16.7 +- 1.6
     assert perplexity.percent == pytest.approx(-16.7 / 38.4 * 100)
     assert perplexity.ci95 == pytest.approx((-18.3 / 38.4 * 100, -15.1 / 38.4 * 100))
@@ -316,13 +316,13 @@ def test_changes_are_relative_to_base_and_judged_by_direction_and_interval():
     assert verdicts["token_accuracy"] == (1, "better")
     assert verdicts["victorian_term_frequency"] == (1, "better")  # nearer to 3.19%
     assert verdicts["distinct_2"] == (1, "worse")
-    assert {row.verdict for row in figures.changes(no_intervals())} == {"unclear"}
+    assert {row.verdict for row in findings.changes(no_intervals())} == {"unclear"}
 
     beyond = sample_report()
     metric = beyond["metrics"]["victorian_term_frequency"]
     metric["values"]["tuned"]["value"] = 0.09
     metric["differences"]["tuned-base"] = {"value": 0.0839, "ci95": [0.08, 0.09]}
-    assert {row.name: row.verdict for row in figures.changes(beyond)}["victorian_term_frequency"] == "worse"
+    assert {row.name: row.verdict for row in findings.changes(beyond)}["victorian_term_frequency"] == "worse"
 
 
 def test_systems_differ_by_colour_and_hatch_and_intervals_are_drawn():

@@ -1,15 +1,21 @@
 """Make the embedded base model: text and chat in, tokenizer, weights and figures out.
 
-Reads   a folder of .txt, .jsonl, .jsonl.xz files: rows {"text": ...} are prose, rows {"messages": [...]} are talk;
+Reads   a folder of .txt, .jsonl, .jsonl.xz files: rows {"text": ...} are prose,
+        rows {"messages": [...]} are talk;
         files whose name begins with "heldout" are never trained on, they measure
-Writes  OUT/model.safetensors with tokenizer and chat template, OUT/training_log.jsonl, OUT/figures.json; OUT/checkpoint.pt to go on from
+Writes  OUT/model.safetensors with tokenizer and chat template, OUT/training_log.jsonl, OUT/figures.json;
+        OUT/checkpoint.pt to go on from
 
-    python data/tiny-base/train_base.py --data FOLDER --out OUT                            # tokenizer and model from scratch
-    python data/tiny-base/train_base.py --data FOLDER --out OUT --init data/tiny-base      # go on from these weights
-    python data/tiny-base/train_base.py --data FOLDER --out OUT --eval-only --init MODEL   # held-out bits per byte
+    # tokenizer and model from scratch
+    python data/tiny-base/train_base.py --data FOLDER --out OUT
+    # go on from these weights
+    python data/tiny-base/train_base.py --data FOLDER --out OUT --init data/tiny-base
+    # held-out bits per byte
+    python data/tiny-base/train_base.py --data FOLDER --out OUT --eval-only --init MODEL
 
-The learning rate warms up, stays flat, and falls linearly over the last `--decay-steps`; talk has a larger share there. Stopped at any
-moment, the same command goes on from the last checkpoint. The data order follows from the seed and the step alone.
+The learning rate warms up, stays flat, and falls linearly over the last `--decay-steps`; talk has a larger
+share there. Stopped at any moment, the same command goes on from the last checkpoint. The data order
+follows from the seed and the step alone.
 """
 
 import json
@@ -72,7 +78,11 @@ class Args:
 
 
 def rows_of(path: Path) -> Iterator[dict]:
-    opened = lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8")
+    opened = (
+        lzma.open(path, "rt", encoding="utf-8")  # noqa: SIM115
+        if path.suffix == ".xz"
+        else path.open(encoding="utf-8")
+    )
     with opened as lines:
         if path.name.endswith(".txt"):
             yield {"text": lines.read()}
@@ -90,7 +100,10 @@ def chatml(messages: list[dict]) -> str:
 
 
 def render(row: dict, source: str, systems: dict[str, list[str]], rng) -> str:
-    """A row as training text; a conversation without a system turn gets one of its kind's three times in five."""
+    """A row as training text.
+
+    A conversation without a system turn gets one of its kind's three times in five.
+    """
     if "text" in row:
         return row["text"].translate(STRAIGHT)
     messages = row["messages"]
@@ -121,11 +134,17 @@ def make_tokenizer(args: Args):
             for i, row in enumerate(rows_of(path)):
                 if i % 3 == 0:
                     turns = row.get("messages")
-                    yield (row["text"] if turns is None else "\n".join(m["content"] for m in turns)).translate(STRAIGHT)
+                    yield (
+                        row["text"] if turns is None else "\n".join(m["content"] for m in turns)
+                    ).translate(STRAIGHT)
 
     tokenizer.train_from_iterator(sample(), trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=END, eos_token=END_TURN, extra_special_tokens=[START, END_TURN], model_max_length=1024
+        tokenizer_object=tokenizer,
+        pad_token=END,
+        eos_token=END_TURN,
+        extra_special_tokens=[START, END_TURN],
+        model_max_length=1024,
     )
     fast.chat_template = CHAT_TEMPLATE
     return fast
@@ -140,11 +159,19 @@ def make_model(args: Args, tokenizer):
     torch.manual_seed(args.seed)
     return Qwen2ForCausalLM(
         Qwen2Config(
-            vocab_size=len(tokenizer), hidden_size=args.hidden, intermediate_size=args.intermediate, num_hidden_layers=args.layers,
-            num_attention_heads=args.heads, num_key_value_heads=args.heads, max_position_embeddings=1024, tie_word_embeddings=True,
-            pad_token_id=0, eos_token_id=2, bos_token_id=None,
+            vocab_size=len(tokenizer),
+            hidden_size=args.hidden,
+            intermediate_size=args.intermediate,
+            num_hidden_layers=args.layers,
+            num_attention_heads=args.heads,
+            num_key_value_heads=args.heads,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+            pad_token_id=0,
+            eos_token_id=2,
+            bos_token_id=None,
         )
-    )  # fmt: skip
+    )
 
 
 def documents_of(args: Args, kind: str) -> list[str]:
@@ -155,7 +182,8 @@ def documents_of(args: Args, kind: str) -> list[str]:
     systems = json.loads((HERE / "system_prompts.json").read_text(encoding="utf-8"))
     if kind == "assistant":
         rows = list(rows_of(HERE / "assistant.jsonl"))
-        return [render(row, kind, systems, rng) for _ in range(20) for row in rows]  # each with several system turns
+        # each with several system turns
+        return [render(row, kind, systems, rng) for _ in range(20) for row in rows]
     return [
         render(row, path.name.split(".")[0], systems, rng)
         for path in files_of(args.data, heldout=False)
@@ -175,7 +203,9 @@ def token_stream(args: Args, tokenizer, kind: str) -> "np.ndarray":  # noqa: F82
         order = np.random.default_rng(args.seed).permutation(len(documents))
         ids: list[int] = []
         for i in range(0, len(order), 1000):
-            for row_ids in tokenizer([documents[j] for j in order[i : i + 1000]], add_special_tokens=False)["input_ids"]:
+            for row_ids in tokenizer([documents[j] for j in order[i : i + 1000]], add_special_tokens=False)[
+                "input_ids"
+            ]:
                 ids += [*row_ids, 0]
         np.save(path, np.array(ids, dtype=np.uint16))
         print(f"{kind}: {len(documents):,} documents, {len(ids):,} tokens")
@@ -191,7 +221,9 @@ def windows(args: Args, streams: dict, step: int):
     talk, assistant = (args.talk_share_decay, args.assistant_share) if decaying else (args.talk_share, 0.0)
     rng = np.random.default_rng([args.seed, step])
     rows = []
-    for kind in rng.choice(["prose", "talk", "assistant"], size=args.batch, p=[1 - talk - assistant, talk, assistant]):
+    for kind in rng.choice(
+        ["prose", "talk", "assistant"], size=args.batch, p=[1 - talk - assistant, talk, assistant]
+    ):
         start = rng.integers(0, len(streams[kind]) - args.context)
         rows.append(streams[kind][start : start + args.context].astype(np.int64))
     return torch.from_numpy(np.stack(rows))
@@ -202,10 +234,11 @@ def lr_factor(args: Args, step: int) -> float:
 
 
 def orthogonalise(matrices, steps: int = 5):
-    """Newton-Schulz iteration to the nearest semi-orthogonal matrices, (n, rows, columns) -> same (Jordan et al. 2024, Muon).
+    """Newton-Schulz iteration to the nearest semi-orthogonal matrices (Jordan et al. 2024, Muon).
 
-    torch.optim.Muon computes this in bfloat16 one matrix at a time, which takes 20 seconds a step on CPUs without bf16 arithmetic;
-    here all matrices of one shape go together, in float32 off the GPU.
+    (n, rows, columns) -> same. torch.optim.Muon computes this in bfloat16 one matrix at a time, which takes
+    20 seconds a step on CPUs without bf16 arithmetic; here all matrices of one shape go together, in float32
+    off the GPU.
     """
     import torch
 
@@ -236,7 +269,9 @@ def make_optimizers(args: Args, model) -> list:
                 by_shape.setdefault(p.shape, []).append(p)
             for (rows, columns), params in by_shape.items():
                 for p in params:
-                    self.state[p].setdefault("momentum", torch.zeros_like(p)).lerp_(p.grad, 1 - group["momentum"])
+                    self.state[p].setdefault("momentum", torch.zeros_like(p)).lerp_(
+                        p.grad, 1 - group["momentum"]
+                    )
                 looked_ahead = [p.grad.lerp(self.state[p]["momentum"], group["momentum"]) for p in params]
                 scale = 0.2 * max(rows, columns) ** 0.5  # the RMS of an AdamW update (Liu et al. 2025)
                 for p, update in zip(params, orthogonalise(torch.stack(looked_ahead)), strict=True):
@@ -249,7 +284,10 @@ def make_optimizers(args: Args, model) -> list:
 
 
 def bits_per_byte(model, tokenizer, path: Path, limit: int = 1024) -> dict[str, float]:
-    """Held-out bits per UTF-8 byte by source: first `limit` tokens of each text; talk as ChatML without a system turn."""
+    """Held-out bits per UTF-8 byte by source.
+
+    First `limit` tokens of each text; talk as ChatML without a system turn.
+    """
     import torch
 
     model.eval()
@@ -260,7 +298,8 @@ def bits_per_byte(model, tokenizer, path: Path, limit: int = 1024) -> dict[str, 
         text = row["text"].translate(STRAIGHT) if "text" in row else chatml(row["messages"])
         ids = tokenizer(text, add_special_tokens=False)["input_ids"][:limit]
         with torch.no_grad():
-            inputs = torch.tensor([[0, *ids]], device=device)  # <|endoftext|> before the text, so that its first token counts
+            # <|endoftext|> before the text, so that its first token counts
+            inputs = torch.tensor([[0, *ids]], device=device)
             logits = model(input_ids=inputs).logits[0, :-1].float()
         nll = torch.nn.functional.cross_entropy(logits, inputs[0, 1:], reduction="sum").item()
         source = "prose" if "text" in row else row["source"]
@@ -272,7 +311,9 @@ def bits_per_byte(model, tokenizer, path: Path, limit: int = 1024) -> dict[str, 
 
 
 def figures(args: Args, model, tokenizer) -> dict:
-    found = {p.name.split(".")[0]: bits_per_byte(model, tokenizer, p) for p in files_of(args.data, heldout=True)}
+    found = {
+        p.name.split(".")[0]: bits_per_byte(model, tokenizer, p) for p in files_of(args.data, heldout=True)
+    }
     print(json.dumps(found, indent=1))
     return found
 
@@ -287,7 +328,11 @@ def save(args: Args, model, tokenizer, log: dict) -> None:
     final.generation_config.update(do_sample=True, temperature=0.7, top_p=0.9, eos_token_id=2, pad_token_id=0)
     final.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
-    report = {**log, "heldout_bits_per_byte": figures(args, final.float(), tokenizer), "settings": {k: str(v) for k, v in asdict(args).items()}}
+    report = {
+        **log,
+        "heldout_bits_per_byte": figures(args, final.float(), tokenizer),
+        "settings": {k: str(v) for k, v in asdict(args).items()},
+    }
     (args.out / "figures.json").write_text(json.dumps(report, indent=1))
 
 
@@ -330,14 +375,27 @@ def train(args: Args, model, tokenizer, device: str) -> dict:
             if step % 10 == 0:
                 seconds = time.monotonic() - began
                 rate = step * args.batch * args.context / seconds
-                log.write(json.dumps({"step": step, "loss": round(total, 4), "tokens_per_second": round(rate)}) + "\n")
+                log.write(
+                    json.dumps({"step": step, "loss": round(total, 4), "tokens_per_second": round(rate)})
+                    + "\n"
+                )
                 log.flush()
                 bar.set_postfix(loss=f"{total:.3f}")
             if step % args.checkpoint_steps == 0 or step == args.steps:
-                state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step, "seconds": seconds}
+                state = {
+                    "model": model.state_dict(),
+                    "optimizers": [o.state_dict() for o in optimizers],
+                    "step": step,
+                    "seconds": seconds,
+                }
                 torch.save(state, checkpoint.with_suffix(".tmp"))
                 checkpoint.with_suffix(".tmp").replace(checkpoint)
-    return {"steps": step, "tokens": step * args.batch * args.context, "seconds": round(time.monotonic() - began), "device": device}
+    return {
+        "steps": step,
+        "tokens": step * args.batch * args.context,
+        "seconds": round(time.monotonic() - began),
+        "device": device,
+    }
 
 
 def main(args: Args) -> None:
@@ -347,7 +405,9 @@ def main(args: Args) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer(args)
     model = make_model(args, tokenizer).to(device)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer):,} tokens, on {device}")
+    print(
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer):,} tokens, on {device}"
+    )
     if args.eval_only:
         figures(args, model, tokenizer)
         return

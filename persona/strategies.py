@@ -1,0 +1,223 @@
+"""What makes rows from a story or from the card: dialogue, chunks, curated rows."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from persona import metrics
+from persona.card import Card
+from persona.corpus import Story
+from persona.quotes import Quote, attribute
+from persona.rows import SPLITS, Message, Row, make_row, parse_rows
+
+SCENE_WORDS = 400
+MIN_REPLY_WORDS = 3
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """What one person says in one go.
+
+    All quotes of a paragraph, or of a run of unclosed ones, without the narration between.
+    """
+
+    speaker: str | None
+    text: str
+    keep: bool
+    tier: str
+    start: int
+    end: int
+    first_paragraph: int
+    last_paragraph: int
+
+
+def utterances(text: str, quotes: Iterable[Quote]) -> list[Utterance]:
+    """Group a story's spoken quotes into utterances, in order.
+
+    Quotes of one speaker in one paragraph belong together, and so does a speech that runs over several
+    paragraphs.
+    """
+    groups: list[list[Quote]] = []
+    for quote in quotes:
+        if quote.tier == "unspoken":
+            continue
+        last = groups[-1][-1] if groups else None
+        same = last is not None and last.speaker == quote.speaker
+        runs_on = (
+            last is not None
+            and quote.paragraph == last.paragraph + 1
+            and quote.tier in ("monologue", "continuation")
+        )
+        if same and (quote.paragraph == last.paragraph or runs_on):
+            groups[-1].append(quote)
+        else:
+            groups.append([quote])
+    return [
+        Utterance(
+            g[0].speaker,
+            _joined(text, g),
+            all(q.keep for q in g),
+            g[0].tier,
+            g[0].start,
+            g[-1].end,
+            g[0].paragraph,
+            g[-1].paragraph,
+        )
+        for g in groups
+    ]
+
+
+def _joined(text: str, quotes: list[Quote]) -> str:
+    """The quotes of an utterance as one text.
+
+    A comma that stood only for "said he" becomes what it stood for.
+    """
+    parts: list[str] = []
+    for i, quote in enumerate(quotes):
+        part = " ".join(quote.text.split()).strip('"“”')
+        following = quotes[i + 1] if i + 1 < len(quotes) else None
+        if part.endswith(","):
+            between = text[quote.end : following.start] if following else ""
+            new_sentence = following is None or (
+                re.search(r"[.!?][\"”]?\s*[\"“]?\s*$", between) and following.text.lstrip()[:1].isupper()
+            )
+            if new_sentence or "\n\n" in between:
+                part = part[:-1] + "."
+        parts.append(part)
+    return " ".join(parts)
+
+
+def told_by_others(story: Story, card: Card) -> list[tuple[int, int]]:
+    """Ranges of the text that the card says somebody other than the narrator tells."""
+    entries = {e for c in card.corpora.values() for e in c.other_narrators}
+    if any(f"{story.id}/".startswith(f"{e}/") for e in entries):
+        return [(0, len(story.text))]
+    parts = tuple(e.removeprefix(f"{story.id}/") for e in entries if e.startswith(f"{story.id}/"))
+    return [(c.start, c.end) for c in story.chapters for p in parts if c.id == p or c.id.startswith(f"{p}/")]
+
+
+def dialogue_rows(story: Story, card: Card, context_turns: int) -> list[Row]:
+    """The persona's replies with one to `context_turns` turns of real context before them.
+
+    A reply needs somebody else's speech before it, with at most two paragraphs of narration between; the
+    context goes back while speeches follow one another so closely. Unknown speakers may stand in the
+    context as the other side, never as the persona. Where somebody other than the narrator tells the tale,
+    only replies tagged by name count.
+    """
+    elsewhere = told_by_others(story, card)
+    whole = elsewhere == [(0, len(story.text))]
+    said = utterances(story.text, attribute(story.text, card, other_narrator=whole))
+    scenes = scene_starts(story.text)
+    rows = []
+    for i, reply in enumerate(said):
+        if (
+            reply.speaker != card.persona.name
+            or not reply.keep
+            or len(metrics.words(reply.text)) < MIN_REPLY_WORDS
+        ):
+            continue
+        if reply.tier != "explicit" and any(a <= reply.start < b for a, b in elsewhere):
+            continue
+        context: list[Message] = []
+        later = reply
+        for earlier in reversed(said[:i]):
+            if later.first_paragraph - earlier.last_paragraph > 3:
+                break
+            role = "assistant" if earlier.speaker == card.persona.name else "user"
+            if role == "assistant" and not earlier.keep:
+                break
+            if (context and context[0]["role"] == role) or (not context and role == "assistant"):
+                break  # two speeches of one side: what stands between is narration that the row does not have
+            context.insert(0, {"role": role, "content": earlier.text})
+            later = earlier
+            if len(context) == context_turns:
+                break
+        if context and context[0]["role"] == "assistant":
+            context.pop(0)
+        if not context:
+            continue
+        messages = [
+            {"role": "system", "content": card.system_prompt},
+            *context,
+            {"role": "assistant", "content": reply.text},
+        ]
+        scene = sum(start <= reply.start for start in scenes) - 1
+        rows.append(
+            make_row(
+                messages,
+                "dialogue",
+                story=story.id,
+                tier=reply.tier,
+                span=[reply.start, reply.end],
+                scene=f"{story.id}#{scene}",
+            )
+        )
+    return rows
+
+
+def scene_starts(text: str) -> list[int]:
+    """Offsets at which scenes begin.
+
+    Paragraphs are gathered until a scene has 400 words; a short rest joins the last one.
+    """
+    starts, count, position = [0], 0, 0
+    for paragraph in text.split("\n\n"):
+        if count >= SCENE_WORDS:
+            starts.append(position)
+            count = 0
+        count += len(paragraph.split())
+        position += len(paragraph) + 2
+    if count < SCENE_WORDS and len(starts) > 1:
+        starts.pop()
+    return starts
+
+
+def chunk_rows(story: Story, card: Card, size: int = 500, overlap: int = 50) -> list[Row]:
+    """Passages of the narrator's as the assistant's turn.
+
+    About `size` characters each, cut at sentence ends, `overlap` shared.
+    """
+    ends = [m.end() for m in re.finditer(r"[.!?][\"')]*(?=\s)", story.text)] + [len(story.text)]
+    rows, start = [], 0
+    while start < len(story.text):
+        end = max((e for e in ends if start < e <= start + size), default=min(e for e in ends if e > start))
+        passage = " ".join(story.text[start:end].split())
+        if len(metrics.words(passage)) >= MIN_REPLY_WORDS:
+            messages = [
+                {"role": "system", "content": card.system_prompt},
+                {
+                    "role": "user",
+                    "content": "Pray begin your account." if start == 0 else "Pray go on with your account.",
+                },
+                {"role": "assistant", "content": passage},
+            ]
+            rows.append(make_row(messages, "chunk", story=story.id, span=[start, end]))
+        if end == len(story.text):
+            break
+        # go back only where the passage from there reaches beyond this one's end
+        overlapping = [
+            e for e in ends if end - overlap <= e < end and any(end < later <= e + size for later in ends)
+        ]
+        back = min(overlapping, default=end)
+        start = back + len(story.text[back:]) - len(story.text[back:].lstrip())
+    return rows
+
+
+def curated_rows(card: Card) -> dict[str, list[Row]]:
+    """Curated rows by split.
+
+    A topic is in one split alone, as the card's [curated] lists say (train where they say nothing).
+    """
+    path = card.folder / "curated.jsonl"
+    found: dict[str, list[Row]] = {split: [] for split in SPLITS}
+    if not path.is_file():
+        return found
+    with path.open(encoding="utf-8") as lines:
+        for raw in parse_rows(lines, str(path), fields=("topic", "kind")):
+            split = next(
+                (s for s in ("validation", "test") if raw["topic"] in card.curated_splits.get(s, ())), "train"
+            )
+            messages = [{"role": "system", "content": card.system_prompt}, *raw["messages"]]
+            strategy = "guard" if raw["kind"] == "guard" else "curated"
+            found[split].append(make_row(messages, strategy, kind=raw["kind"], topic=raw["topic"]))
+    return found

@@ -45,7 +45,7 @@ class ModelEntry:
     lr: float = 2e-4
     epochs: float = 3.0
     identity_weight: int = 1
-    """How often an epoch sees each curated identity row."""
+    """How often an epoch sees each row of the card's identity topics."""
     keep: Literal["best", "last"] = "best"
     """The adapter of the best evaluation, or of the last step."""
     max_length: int = 1024
@@ -71,9 +71,9 @@ MODELS: dict[str, ModelEntry] = {
         # when the validation loss already rises a little.
         str(ROOT / "data" / "tiny-base"),
         corpus="embedded",
-        lr=1.2e-3,
+        lr=2.5e-3,
         epochs=1.5,
-        identity_weight=10,
+        identity_weight=24,
         keep="last",
     ),
 }

@@ -18,6 +18,7 @@ from persona.errors import UserError
 
 MILESTONES = (0.01, 0.1, 0.5, 1, 1.5, 2, 3)
 """Epochs at which the reference system reports its loss."""
+MILESTONE_FIELDS = ("loss", "token_accuracy", "step")
 PHASES = (("rapid adaptation", 1 / 6), ("refinement", 1 / 2), ("convergence", 1.0))
 """Name and end of each phase as a share of the run: epochs 0.5, 1.5 and 3 of the reference's three."""
 
@@ -73,15 +74,13 @@ def evaluation_points(history: list[dict]) -> list[dict]:
     for entry in history:
         if "eval_loss" not in entry:
             continue
-        measured = {
-            name.removeprefix("eval_"): number(v) for name, v in entry.items() if name.startswith("eval_")
-        }
-        accuracy = measured.pop("mean_token_accuracy", None)
-        position = {"step": entry["step"], "epoch": entry["epoch"]}
+        names = [name for name in entry if name.startswith("eval_")]
+        measured = {name.removeprefix("eval_"): number(entry[name]) for name in names}
         points[entry["step"]] = {
-            **position,
+            "step": entry["step"],
+            "epoch": entry["epoch"],
             "loss": measured.pop("loss"),
-            "token_accuracy": accuracy,
+            "token_accuracy": measured.pop("mean_token_accuracy", None),
             **measured,
         }
     return [points[step] for step in sorted(points)]
@@ -107,13 +106,8 @@ def phases(points: list[dict], borders: list[float]) -> list[dict]:
 def milestones(points: list[dict], epochs: float) -> list[dict]:
     """Loss and accuracy at the reference's epochs as far as the run went (2.9997 epochs are three)."""
     reached = [epoch for epoch in MILESTONES if epoch <= epochs * 1.001] if points else []
-    return [
-        {
-            "epoch": epoch,
-            **{name: point_at(points, epoch)[name] for name in ("loss", "token_accuracy", "step")},
-        }
-        for epoch in reached
-    ]
+    found = [(epoch, point_at(points, epoch)) for epoch in reached]
+    return [{"epoch": epoch} | {name: point[name] for name in MILESTONE_FIELDS} for epoch, point in found]
 
 
 def summarise(run: str, state: dict) -> dict:

@@ -18,6 +18,7 @@ import os
 import random
 import shutil
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -36,7 +37,7 @@ class Args(config.RunArgs):
     max_steps: int = -1
     """Stop after this many optimiser steps; -1 for all epochs."""
     identity_weight: int | None = None
-    """How often an epoch sees each curated identity row.
+    """How often an epoch sees each row of the card's identity topics.
     Default: the model's, 1 for large ones; a small one needs to hear more often who it is."""
     lr: float | None = None
     """Peak learning rate. Default: the model's, 2e-4 for large ones."""
@@ -76,7 +77,7 @@ def settled(args: Args, entry: config.ModelEntry, on_gpu: bool) -> Args:
     return replace(args, **chosen)
 
 
-def training_rows(args: Args, folder: Path, tokenizer) -> dict:
+def training_rows(args: Args, folder: Path, tokenizer, said_often: Collection[str]) -> dict:
     """Encoded rows: {"train", "validation", "subset"}.
 
     The subset of the validation rows is fixed by the seed.
@@ -93,7 +94,7 @@ def training_rows(args: Args, folder: Path, tokenizer) -> dict:
             rows = [
                 r
                 for r in rows
-                for _ in range(args.identity_weight if r["meta"].get("kind") == "identity" else 1)
+                for _ in range(args.identity_weight if r["meta"].get("topic") in said_often else 1)
             ]
         encoded, counts = chat.encode_rows(tokenizer, rows, args.max_length)
         tokens = sum(len(e.input_ids) for e in encoded)
@@ -295,13 +296,14 @@ def main(args: Args) -> None:
     args = settled(args, entry, on_gpu)
     folder = config.RESULT / config.run_name(args, entry)
 
+    card = cards.load_card(args.persona)
     corpus = args.corpus or entry.corpus
     data = config.dataset_folder(args.persona, corpus)
     if not (data / "manifest.json").is_file():
         print(f"no data set at {data}: building it")
-        dataset.ensure(cards.load_card(args.persona), corpus, data)
+        dataset.ensure(card, corpus, data)
     tokenizer = modeling.load_tokenizer(entry)
-    sets = training_rows(args, data, tokenizer)
+    sets = training_rows(args, data, tokenizer, card.curated_topics.get("identity", ()))
 
     inputs = {k: v for k, v in runlog.settings_of(args).items() if k not in ("force", "run")}
     inputs |= {"base": entry.source, "revision": entry.revision, "dtype": str(device.dtype)}

@@ -74,8 +74,9 @@ class Card:
     lexicon: tuple[str, ...]
     """Words that mark the period and the voice, lower-case."""
     strategies: tuple[str, ...]
-    curated_splits: dict[str, tuple[str, ...]]
-    """Topics of curated rows that validate and test; the others train."""
+    curated_topics: dict[str, tuple[str, ...]]
+    """Topics of curated rows: "validation" and "test" (the others train), and "identity", which says who the persona is
+    and which small models see more often."""
     corpora: dict[str, CorpusCard]
 
 
@@ -139,6 +140,6 @@ def _card(raw: dict, folder: Path) -> Card:
         people=tuple(Person(p["name"], tuple(p["aliases"])) for p in raw.get("people", [])),
         lexicon=tuple(w.lower() for w in raw["lexicon"]),
         strategies=tuple(raw.get("strategies", ["dialogue", "curated"])),
-        curated_splits={split: tuple(topics) for split, topics in raw.get("curated", {}).items()},
+        curated_topics={split: tuple(topics) for split, topics in raw.get("curated", {}).items()},
         corpora=corpora,
     )

@@ -183,7 +183,7 @@ def compared_pair(report: dict) -> tuple[str, str] | None:
 
 
 def changes(report: dict) -> list[Change]:
-    """Relative change, between the compared pair, of every metric that both have and that was not zero before."""
+    """Relative change of every metric that both systems of the compared pair have, where it was not zero."""
     pair = compared_pair(report)
     rows = (_change(name, metric, pair) for name, metric in report["metrics"].items() if pair)
     return [row for row in rows if row]
@@ -228,7 +228,7 @@ def bar_rows(report: dict, names: list[str]) -> list[tuple[str, str, dict | None
 
 
 def change_range(rows: list[Change]) -> tuple[float, float]:
-    """Ends of an axis, in percent, for changes and their intervals, at most 20 times the median of their reach."""
+    """Ends, in percent, of an axis that shows changes and intervals up to 20 times their median reach."""
     ends = [[row.percent, *(row.ci95 or ())] for row in rows]
     reach = sorted(max(map(abs, each)) for each in ends)
     limit = min(reach[-1], 20 * reach[len(reach) // 2] or reach[-1]) or 1.0

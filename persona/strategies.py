@@ -215,7 +215,7 @@ def curated_rows(card: Card) -> dict[str, list[Row]]:
     with path.open(encoding="utf-8") as lines:
         for raw in parse_rows(lines, str(path), fields=("topic", "kind")):
             split = next(
-                (s for s in ("validation", "test") if raw["topic"] in card.curated_splits.get(s, ())), "train"
+                (s for s in ("validation", "test") if raw["topic"] in card.curated_topics.get(s, ())), "train"
             )
             messages = [{"role": "system", "content": card.system_prompt}, *raw["messages"]]
             strategy = "guard" if raw["kind"] == "guard" else "curated"

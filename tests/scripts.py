@@ -1,4 +1,4 @@
-"""What the script-level tests share: scripts run as a user runs them, a toy base model, a toy data set and corpus."""
+"""What the script-level tests share: scripts run as a user does, a toy base model, data set and corpus."""
 
 import atexit
 import functools
@@ -63,7 +63,7 @@ class Done(NamedTuple):
 
 
 def environment(workspace: Path, patch: str = "", **extra: str) -> dict[str, str]:
-    """The environment of a script; `patch` is Python that runs before it, as an administrator's sitecustomize would."""
+    """The environment of a script; `patch` is Python that runs before it, by a sitecustomize of its own."""
     own = ("RESUME_CHECKPOINT", "SLURM", "PERSONA_", "OPENAI", "MISTRAL", "PYTHONPATH")
     env = {k: v for k, v in os.environ.items() if not k.startswith(own)}
     env |= {
@@ -84,7 +84,7 @@ def environment(workspace: Path, patch: str = "", **extra: str) -> dict[str, str
 def run(
     workspace: Path, *command: object, stdin: str = "", cwd: Path = ROOT, patch: str = "", **extra: str
 ) -> Done:
-    """Run a script (a .py file of the checkout) or any other command to its end; generated things go to `workspace`."""
+    """Run a script of the checkout (*.py) or another command to its end; it writes into `workspace`."""
     words = [str(word) for word in command]
     if words[0].endswith(".py"):
         words = [sys.executable, str(ROOT / words[0]), *words[1:]]
@@ -102,9 +102,10 @@ import torch, transformers, trl, peft, datasets, bitsandbytes, safetensors.torch
 torch.set_num_threads(1)
 
 def child(job):
-    for number, name, flags in ((0, job["stdin"], os.O_RDONLY), (1, job["out"], os.O_WRONLY), (2, job["err"], os.O_WRONLY)):
-        os.dup2(os.open(name, flags), number)
-    sys.stdin, sys.stdout, sys.stderr = (open(n, m, encoding="utf-8") for n, m in ((0, "r"), (1, "w"), (2, "w")))
+    for number, name, flags in ((0, "stdin", os.O_RDONLY), (1, "out", os.O_WRONLY), (2, "err", os.O_WRONLY)):
+        os.dup2(os.open(job[name], flags), number)
+    sys.stdin = open(0, encoding="utf-8")
+    sys.stdout, sys.stderr = open(1, "w", encoding="utf-8"), open(2, "w", encoding="utf-8")
     os.environ.clear()
     os.environ.update(job["env"])
     os.chdir(job["cwd"])
@@ -132,7 +133,7 @@ for line in sys.stdin:
         child(job)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
-"""A process that has imported torch, transformers and trl and forks for every script that it is asked to run."""
+"""A process that has imported torch, transformers and trl, and forks for every script that it is to run."""
 
 
 @functools.cache
@@ -159,7 +160,7 @@ def warm(
     patch: str = "",
     **extra: str,
 ) -> Done:
-    """`run`, in a fork of a process that has the heavy imports behind it: ten seconds less for every script."""
+    """`run`, in a fork of a process that has the heavy imports behind it: ten seconds less a script."""
     folder = Path(tempfile.mkdtemp(prefix="warm-"))
     files = {name: folder / name for name in ("stdin", "out", "err")}
     for name, path in files.items():
@@ -193,7 +194,7 @@ def error_line(done: Done) -> str:
 
 
 def toy_base(folder: Path, hidden: int = 64, tokenizer=None, tied: bool = True) -> Path:
-    """A two-layer Qwen2 with random weights, saved as a base model; the embedded tokenizer unless one is given."""
+    """A two-layer Qwen2 with random weights in a folder; with the embedded tokenizer unless one is given."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -207,7 +208,8 @@ def toy_base(folder: Path, hidden: int = 64, tokenizer=None, tied: bool = True) 
         vocab_size=len(tokenizer) if tokenizer else 6144, hidden_size=hidden, intermediate_size=2 * hidden,
         num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
         tie_word_embeddings=tied, bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id if tokenizer else 2, pad_token_id=tokenizer.pad_token_id if tokenizer else 0,
+        eos_token_id=tokenizer.eos_token_id if tokenizer else 2,
+        pad_token_id=tokenizer.pad_token_id if tokenizer else 0,
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -231,7 +233,7 @@ def toy_row(number: int, answer: str = "") -> dict:
 
 
 def toy_data(workspace: Path, answer: str = "") -> Path:
-    """A finished data set for `--corpus embedded`: 24 rows train, 8 validate (with `answer`, if given), 6 test."""
+    """A finished data set for `--corpus embedded`: 24 rows train, 8 validate (with `answer`), 6 test."""
     folder = workspace / "data" / "dataset" / "sherlock-embedded"
     folder.mkdir(parents=True)
     rows = (

@@ -81,7 +81,7 @@ def test_every_field_of_a_card_is_read(tmp_path):
     assert card.people == (Person("Thaddeus Sholto", ("Sholto", "Thaddeus")),)
     assert card.lexicon == ("pearl", "governess")  # lower-case, as words are compared
     assert card.strategies == ("dialogue",)
-    assert card.curated_splits == {"validation": ("pearls",), "test": ("letters", "tea")}
+    assert card.curated_topics == {"validation": ("pearls",), "test": ("letters", "tea")}
     source = Source("The Sign of the Four", ("The Sign of the Four",), 2097, None, "public domain", 12)
     assert card.corpora == {
         "embedded": CorpusCard("embedded", config.CORPORA / "embedded", (), ("one",), ("two", "three"), ()),
@@ -92,7 +92,7 @@ def test_every_field_of_a_card_is_read(tmp_path):
 def test_what_may_be_left_out_has_a_default(tmp_path):
     card = load(tmp_path, LEAST)
     assert (card.narrator, card.narrator_is_persona, card.pronoun) == (None, False, "he")
-    assert (card.people, card.vocatives, card.persona.descriptions, card.curated_splits) == ((), (), (), {})
+    assert (card.people, card.vocatives, card.persona.descriptions, card.curated_topics) == ((), (), (), {})
     assert card.strategies == ("dialogue", "curated")
     assert card.corpora == {}
 
@@ -167,7 +167,7 @@ def test_the_cards_of_the_project_are_right(path):
     for corpus in card.corpora.values():
         assert not set(corpus.validation) & set(corpus.test)
         assert corpus.path is None or corpus.path.is_dir()
-    assert not set(card.curated_splits.get("validation", ())) & set(card.curated_splits.get("test", ()))
+    assert not set(card.curated_topics.get("validation", ())) & set(card.curated_topics.get("test", ()))
     known = {
         "name",
         "display_name",

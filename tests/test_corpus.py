@@ -1,4 +1,4 @@
-"""persona/corpus.py: every rule on small made-up pages, and the real volumes of ../shared/corpus where they are."""
+"""persona/corpus.py and headings.py: every rule on made-up pages, and the real volumes where they are."""
 
 import dataclasses
 import hashlib
@@ -16,7 +16,10 @@ from persona.errors import UserError
 SHARED = config.ROOT.parent / "shared" / "corpus"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real volumes are not there: {SHARED}")
 CARD = load_card("sherlock")
-LONG = "It was a long, wet evening, and the rain beat upon the window while we sat and spoke of nothing in particular."
+LONG = (
+    "It was a long, wet evening, and the rain beat upon the window while we sat and spoke of nothing "
+    "in particular."
+)
 
 
 def clean(raw, source="book.txt", card=None):
@@ -155,8 +158,14 @@ EVENING ***
 
 
 """
-SMALL_PRINT = "The Project Gutenberg Etext of A Book\n\nTitle: The Long Evening\n\n*END*THE SMALL PRINT! FOR ETEXTS*Ver.04*END*\n\n\n\n\n"
-OLD_LICENCE = "\n\n\n\n\nEnd of Project Gutenberg's A Book\n\n*** END OF THIS PROJECT GUTENBERG EBOOK A BOOK ***\n\nTrademark.\n"
+SMALL_PRINT = (
+    "The Project Gutenberg Etext of A Book\n\nTitle: The Long Evening\n\n"
+    "*END*THE SMALL PRINT! FOR ETEXTS*Ver.04*END*\n\n\n\n\n"
+)
+OLD_LICENCE = (
+    "\n\n\n\n\nEnd of Project Gutenberg's A Book\n\n"
+    "*** END OF THIS PROJECT GUTENBERG EBOOK A BOOK ***\n\nTrademark.\n"
+)
 NEW_LICENCE = "\n\n\n*** END OF THE PROJECT GUTENBERG EBOOK THE LONG EVENING ***\n\nCopyright law.\n"
 
 
@@ -214,7 +223,8 @@ THE END
 
 
 def test_clue_list():
-    raw = f'THE ADVENTURE OF THE COLD TEA\n\n{LONG}\n\n"Quite so," said Holmes.\n\n[CLUES]\n- clue: tea | stands: "cold"\n'
+    clues = '[CLUES]\n- clue: tea | stands: "cold"\n'
+    raw = f'THE ADVENTURE OF THE COLD TEA\n\n{LONG}\n\n"Quite so," said Holmes.\n\n{clues}'
     (story,), removed = clean(raw, "cold-tea.txt", CARD)
     assert (story.id, story.title) == ("the-adventure-of-the-cold-tea", "The Adventure of the Cold Tea")
     assert story.text == f'{LONG}\n\n"Quite so," said Holmes.'
@@ -501,7 +511,8 @@ CONTENTS
 
 Illustrations
 
- “What’s this, Mr. Holmes? Man, it’s witchcraft! Where in the name of all that is wonderful did you get those names?”
+ “What’s this, Mr. Holmes? Man, it’s witchcraft! Where in the name of all that is wonderful did \
+you get those names?”
  It was all he could do to keep himself from screaming out.
 
 
@@ -741,7 +752,10 @@ ENDS = {
         "still strained to pierce the veil.",
     ),
 }
-FOREIGN = r"gutenberg|\be-?books?\b|\be-?texts?\b|trademark|public domain|copyright|transcriber|footnote|\[illus|www\.|\[CLUES|[“”‘’—\t_\x01]|  "
+FOREIGN = (
+    r"gutenberg|\be-?books?\b|\be-?texts?\b|trademark|public domain|copyright|transcriber|footnote"
+    r"|\[illus|www\.|\[CLUES|[“”‘’—\t_\x01]|  "
+)
 
 
 @needs_shared
@@ -798,8 +812,10 @@ def test_real_chapters_and_lookalikes():
     assert second.endswith('"Mr. Holmes, they were the footprints of a gigantic hound!"')
     for story, passage in {
         "the-red-headed-league": "\n\nTHE RED-HEADED LEAGUE\n\nIS\n\nDISSOLVED.\n\nOctober 9, 1890.\n\n",
-        "a-study-in-scarlet": "\n\nSHERLOCK HOLMES--his limits.\n\n1. Knowledge of Literature.--Nil. 2. Philosophy.--Nil.",
-        "the-adventure-of-wisteria-lodge": "\n\nTHE OXSHOTT MYSTERY A SOLUTION ARREST OF SUPPOSED ASSASSIN\n\n",
+        "a-study-in-scarlet": "\n\nSHERLOCK HOLMES--his limits.\n\n1. Knowledge of Literature.--Nil. 2. "
+        "Philosophy.--Nil.",
+        "the-adventure-of-wisteria-lodge": "\n\nTHE OXSHOTT MYSTERY A SOLUTION "
+        "ARREST OF SUPPOSED ASSASSIN\n\n",
         "the-adventure-of-the-missing-three-quarter": "\n\nSIR [it ran]:\n\nI can assure you",
         "the-reigate-puzzle": "and maybe [sic] be of the greatest service",
         "the-adventure-of-the-solitary-cyclist": "Mr. Holmes [said she] to hear",

@@ -167,7 +167,7 @@ def test_no_four_words_open_or_close_the_answers_of_more_than_five_rows(curated,
 
 def test_topics_that_the_card_holds_out_are_there_and_train_keeps_most(card, curated):
     topics = Counter(r["topic"] for r in curated)
-    validation, test = (set(card.curated_splits[s]) for s in ("validation", "test"))
+    validation, test = (set(card.curated_topics[s]) for s in ("validation", "test"))
     assert not validation & test
     assert (validation | test) - set(topics) == set()
     held = sum(topics[t] for t in validation | test)

@@ -1,4 +1,4 @@
-"""run_persona.sh and setup_environment.sh: with a stand-in for Python what they start and how they end, then whole pipelines."""
+"""run_persona.sh and setup_environment.sh: what they start and how they end, then whole pipelines."""
 
 import json
 import os
@@ -64,9 +64,9 @@ class Calls:
         self, *flags: object, script: Path = PIPELINE, cwd: Path | None = None, **extra: str
     ) -> subprocess.Popen:
         return subprocess.Popen(
-            ["bash", str(script), *map(str, flags)], cwd=cwd or self.elsewhere, env=self.env | extra, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job would ignore it
+            ["bash", str(script), *map(str, flags)], cwd=cwd or self.elsewhere, env=self.env | extra,
+            text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
     def run(self, *flags: object, **extra) -> tuple[int, str, str]:
@@ -251,7 +251,7 @@ def test_a_copy_in_slurms_spool_works_in_the_original_checkout(calls, tmp_path):
     ("stage", "on_term"), [("fine_tune.py", "75"), ("evaluation.py", "default")], ids=["saves", "just dies"]
 )
 def test_slurms_warning_stops_the_stage_and_requeues_the_job(stage, on_term, calls):
-    """Whatever stage the time limit meets: only fine_tune.py answers SIGTERM with 75, the others die of it and start over."""
+    """Whatever stage the time limit meets: fine_tune.py answers with 75, the others die and start over."""
     process = calls.start(SLURM_JOB_ID="7", ORIGINAL=str(PIPELINE), WAITING=stage, ON_TERM=on_term)
     calls.waiting()
     process.send_signal(signal.SIGTERM)
@@ -261,7 +261,7 @@ def test_slurms_warning_stops_the_stage_and_requeues_the_job(stage, on_term, cal
 
 
 def test_force_holds_for_the_first_start_of_a_job_alone(calls):
-    """A requeued job gets the same command line; with --force it would throw its own checkpoints away every time."""
+    """A requeued job gets the same command line: --force would throw its own checkpoints away each time."""
     calls.run("--force", SLURM_JOB_ID="7", ORIGINAL=str(PIPELINE))
     assert "fine_tune.py --force" in calls.called
     calls.log.write_text("")
@@ -281,7 +281,7 @@ exit 0
 
 @pytest.fixture
 def set_up(tmp_path):
-    """Source setup_environment.sh in a folder with one requirements file; returns (code, stderr, calls of the venv's Python)."""
+    """`set_up()` sources setup_environment.sh; returns (code, stderr, calls of the venv's Python)."""
     executable(tmp_path / "venv" / "bin" / "python", VENV_PYTHON)
     (tmp_path / "needed.txt").write_text("torch==2.13.0\n")
     log = tmp_path / "log"

@@ -1,4 +1,4 @@
-"""The scripts at their edges: help and imports without torch, and bad input, which gets one line and changes nothing."""
+"""The scripts at their edges: help without torch, and bad input, which gets one line and changes nothing."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from scripts import (
 
 SCRIPTS = ("generate_dataset", "fine_tune", "base_model", "evaluation", "extract_loss", "visual", "test")
 LIGHT = ("generate_dataset.py", "extract_loss.py", "visual.py")
-"""Scripts that refuse without torch, so that a process of their own costs little; the others run in forks of a warm one."""
+"""Scripts that refuse without torch, so that a process of their own costs little; others run in forks."""
 MODULES = sorted(p.stem for p in (ROOT / "persona").glob("*.py") if p.stem != "__init__")
 
 
@@ -73,7 +73,8 @@ def test_an_unknown_flag_is_a_usage_error(name, tmp_path):
 
 def test_no_module_of_persona_imports_torch_transformers_or_trl(tmp_path):
     assert {"modeling", "generation", "attention", "scoring", "chat"} <= set(MODULES)
-    code = f"import importlib\nfor m in {MODULES}: importlib.import_module('persona.' + m)\nprint('all imported')"
+    code = f"import importlib\nfor m in {MODULES}: importlib.import_module('persona.' + m)\n"
+    code += "print('all imported')"
     done = run(tmp_path, sys.executable, "-c", code, patch=WITHOUT_TORCH)
     assert (done.out, done.err) == ("all imported\n", "")
 
@@ -87,7 +88,7 @@ def test_the_blocker_blocks(tmp_path):
 
 
 def refused(workspace: Path, *command: object, **how) -> str:
-    """The error line of a command that has to be refused and has to leave every byte of the workspace as it was."""
+    """The error line of a command that must be refused and must leave every byte of the workspace as it was."""
     before = snapshot(workspace)
     done = (run if command[0] in LIGHT or how else warm)(workspace, *command, **how)
     line = error_line(done)
@@ -278,7 +279,8 @@ def test_the_canon_without_network_is_refused_with_the_way_out(workspace):
     address = f"http://127.0.0.1:{closed_port()}/pg{{ebook}}.txt"
     no_waiting = "import time\ntime.sleep = lambda seconds: None\n"
     line = refused(
-        workspace, "generate_dataset.py", "--corpus", "canon", patch=no_waiting, PERSONA_GUTENBERG_URL=address, NO_PROXY="127.0.0.1"
+        workspace, "generate_dataset.py", "--corpus", "canon", patch=no_waiting,
+        PERSONA_GUTENBERG_URL=address, NO_PROXY="127.0.0.1",
     )  # fmt: skip
     assert line.startswith(
         f"error: {address.replace('{ebook}', '1661')}: not reached in 4 tries (no connection"
@@ -356,7 +358,7 @@ def test_a_full_disk_leaves_the_old_data_set_whole(workspace, tmp_path):
 
 @pytest.mark.parametrize("kilobytes", [150, 300, 700])
 def test_a_disk_that_fills_while_a_checkpoint_is_written_gets_one_line(kilobytes, workspace, base, tmp_path):
-    """safetensors, tokenizers and torch.save each have an error of their own for a full disk; 150, 300 and 700 KB hit one each."""
+    """safetensors, tokenizers and torch.save each have an error of their own; the sizes hit one each."""
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
         pytest.skip("no user namespaces here: a small tmpfs cannot be mounted")
     small = tmp_path / "small"

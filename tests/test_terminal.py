@@ -1,4 +1,4 @@
-"""Answers, and the chat in a terminal: batch against stream against one by one; test.py through pipes and through a pty."""
+"""Answers in a batch, one by one and as a stream; test.py through pipes and through a pseudo-terminal."""
 
 import fcntl
 import json
@@ -31,7 +31,10 @@ CONVERSATIONS = [
     [{"role": "user", "content": "Hello"}],
     [{"role": "system", "content": PROMPT}, {"role": "user", "content": "Who are you?"}],
     [{"role": "user", "content": "I like films. " * 20 + "And you?"}],
-    [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}, {"role": "user", "content": "How are you?"}],
+    [
+        {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "How are you?"},
+    ],
     [{"role": "user", "content": "What can I do in Paris?"}],
 ]  # fmt: skip
 
@@ -176,7 +179,7 @@ def test_batched_answers_leave_the_global_generator_alone(temperature, toy):
 
 @pytest.fixture(scope="module")
 def expected():
-    """`expected(question, history)`: the greedy answer of the embedded base as test.py loads it, without test.py."""
+    """`expected(question, history)`: the embedded base's greedy answer, loaded as test.py does it."""
     pair = loaded(TINY_BASE, four_bit=True)
 
     def answer(question: str, history: tuple = (), system: str = PROMPT, n: int = 16) -> str:
@@ -256,7 +259,7 @@ def test_without_an_adapter_the_error_names_the_command_and_the_way_out(tmp_path
 
 
 def in_its_own_terminal() -> None:
-    """The pseudo-terminal becomes the controlling one; SIGINT is what it is in a login shell, also where tests run in the background."""
+    """Make the pseudo-terminal the controlling one; SIGINT works, also where tests run in the background."""
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -1,4 +1,4 @@
-"""fine_tune.py on a toy base: what it writes, that what it computes is right, and that a broken run ends like an unbroken one."""
+"""fine_tune.py on a toy base: what it writes and computes, and that broken runs end like unbroken ones."""
 
 import hashlib
 import json
@@ -34,7 +34,8 @@ torch = pytest.importorskip("torch")
 
 STEPS, EVERY = 24, 6
 SETTINGS = (
-    "--corpus", "embedded", "--max-steps", STEPS, "--evals", STEPS // EVERY, "--lr", 5e-3, "--micro-batch", 4, "--warmup-steps", 2
+    "--corpus", "embedded", "--max-steps", STEPS, "--evals", STEPS // EVERY, "--lr", 5e-3,
+    "--micro-batch", 4, "--warmup-steps", 2,
 )  # fmt: skip
 CPU = modeling.Device("cpu", torch.float32, "a test")
 
@@ -238,7 +239,7 @@ def token_losses(model, tokenizer, rows: list) -> tuple[float, int]:
 
 @pytest.mark.slow
 def test_the_loss_of_a_step_is_the_mean_over_its_answer_tokens_however_rows_are_parted(workspace, base):
-    """All 24 rows in one step of four parts that hold 6 rows each but different numbers of tokens; B is 0, so it is the base's loss."""
+    """24 rows in one step of four parts with different numbers of tokens; B is 0, so it is the base's."""
     done = train(workspace, base, "--batch-size", 24, "--micro-batch", 6, "--max-steps", 1)
     assert done.code == 0, done.err
     entry = config.resolve_model(str(base), cuda=False)
@@ -334,8 +335,8 @@ def test_a_truncated_checkpoint_is_set_aside_and_the_one_before_it_used(workspac
     said = [line for line in done.err.splitlines() if "set aside" in line]
     assert len(said) == 1
     assert (
-        "checkpoint-18 set aside as broken-checkpoint-18: optimizer.pt does not have the hash that was recorded"
-        in said[0]
+        "checkpoint-18 set aside as broken-checkpoint-18: "
+        "optimizer.pt does not have the hash that was recorded" in said[0]
     )
     assert going_on_from(done) == 12
     assert weights(workspace) == weights(unbroken[0])
@@ -396,7 +397,7 @@ def worse_soon(tmp_path_factory, base) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("mishap", ["the best checkpoint is truncated", "the workspace was moved"])
 def test_the_best_weights_are_found_again_after_a_mishap(mishap, tmp_path, base, worse_soon):
-    """The trainer's state names the best checkpoint by an absolute path, and the newest one alone is checked."""
+    """The trainer's state names the best checkpoint by an absolute path; the newest one alone is checked."""
     flags = ["--lr", 1e-2, "--patience", 0, "--max-steps", 48, "--evals", 8]
     state = state_of(worse_soon)
     best = state["best_global_step"]
@@ -522,7 +523,8 @@ def test_the_weights_are_nf4_in_blocks_of_64(quantised):
         exact = original.get_submodule(name).weight.detach().reshape(-1, 64)
         assert max(len(block.unique()) for block in blocks) <= 16
         scale = exact.abs().amax(1, keepdim=True)
-        # the widest gap of NF4 is the one between -1 and -0.6962: no weight moves by more than half of it (and what the scales lose)
+        # the widest gap of NF4 is that between -1 and -0.6962: no weight moves by more than half of it,
+        # but for what the quantised scales lose
         assert ((blocks - exact).abs() / scale).max() < 0.152 + 0.02
         assert ((blocks - exact).abs() / scale).mean() > 0.01, "it is quantised"
 
@@ -536,22 +538,23 @@ def test_parameters_are_counted_by_their_real_entries(quantised):
         assert modeling.parameter_counts(model) == (0, total)
 
 
+# rank 16 times (inputs + outputs) of q, k, v, o, gate, up, down, times layers: 16 * 2 * 1024 for the toy, and
+# 16 * 28 * (7168 + 4096 + 4096 + 7168 + 3 * 22528) for Qwen2.5-7B
 @pytest.mark.parametrize(
-    ("shape", "expected"),
-    [
-        # rank 16 times (inputs + outputs) of q, k, v, o, gate, up, down, times layers
-        ({"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}, 32_768),
-        # Qwen2.5-7B: 16 * 28 * (7168 + 4096 + 4096 + 7168 + 3 * 22528)
-        ({"hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28, "num_key_value_heads": 4, "num_hidden_layers": 28}, 40_370_176),
-    ],
+    ("hidden", "intermediate", "heads", "kv_heads", "layers", "expected"),
+    [(64, 128, 4, 2, 2, 32_768), (3584, 18944, 28, 4, 28, 40_370_176)],
     ids=["toy", "7b"],
-)  # fmt: skip
-def test_trainable_parameters_follow_the_formula(shape, expected):
+)
+def test_trainable_parameters_follow_the_formula(hidden, intermediate, heads, kv_heads, layers, expected):
     from peft import LoraConfig, get_peft_model
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     with torch.device("meta"):
-        model = Qwen2ForCausalLM(Qwen2Config(vocab_size=512, **shape))
+        shape = Qwen2Config(
+            vocab_size=512, hidden_size=hidden, intermediate_size=intermediate, num_attention_heads=heads,
+            num_key_value_heads=kv_heads, num_hidden_layers=layers,
+        )  # fmt: skip
+        model = Qwen2ForCausalLM(shape)
         tuned = get_peft_model(model, LoraConfig(r=16, target_modules=list(config.LORA_TARGETS)))
     assert modeling.parameter_counts(tuned)[0] == expected
 

@@ -32,7 +32,7 @@ class Args(config.RunArgs):
     limit: int = 0
     """Most items from the data set; 0 for all (30 with --protocol reference, as there)."""
     max_new_tokens: int = 128
-    batch_size: int = 16
+    batch_size: int = 32
     """Conversations answered at once."""
     four_bit: bool = True
     """Load the base in NF4, as it was trained on."""

@@ -75,8 +75,8 @@ class Card:
     """Words that mark the period and the voice, lower-case."""
     strategies: tuple[str, ...]
     curated_topics: dict[str, tuple[str, ...]]
-    """Topics of curated rows: "validation" and "test" (the others train), and "identity", which says who the persona is
-    and which small models see more often."""
+    """Topics of curated rows: "validation" and "test" (the others train), and "identity": who the persona is,
+    in so many words; small models see these more often."""
     corpora: dict[str, CorpusCard]
 
 

@@ -18,13 +18,10 @@ GREEDY = Sampling(temperature=0.0, max_new_tokens=128)
 
 
 def stop_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """Tokens that end an answer.
-
-    The tokenizer's end of turn and whatever the model's own configuration adds.
-    """
+    """Tokens that end an answer: every special token, and whatever the model's own configuration adds."""
     stated = model.generation_config.eos_token_id
     stated = stated if isinstance(stated, list) else [stated]
-    return sorted({i for i in (tokenizer.eos_token_id, *stated) if i is not None})
+    return sorted({i for i in (*tokenizer.all_special_ids, *stated) if i is not None})
 
 
 def _settings(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", sampling: Sampling):

@@ -65,7 +65,8 @@ class Calls:
     ) -> subprocess.Popen:
         return subprocess.Popen(
             ["bash", str(script), *map(str, flags)], cwd=cwd or self.elsewhere, env=self.env | extra,
-            text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 

@@ -88,7 +88,7 @@ def test_the_blocker_blocks(tmp_path):
 
 
 def refused(workspace: Path, *command: object, **how) -> str:
-    """The error line of a command that must be refused and must leave every byte of the workspace as it was."""
+    """The error line of a command that must be refused and must leave every byte as it was."""
     before = snapshot(workspace)
     done = (run if command[0] in LIGHT or how else warm)(workspace, *command, **how)
     line = error_line(done)

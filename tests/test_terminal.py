@@ -96,9 +96,11 @@ def test_an_answer_stops_at_the_end_of_turn_and_at_what_the_model_adds(tiny, mon
     ids = greedy_by_hand(model, tokenizer, CONVERSATIONS[1], 24)
     stop = next(i for k, i in enumerate(ids) if k >= 4 and i not in ids[:k])
     cut = ids[: ids.index(stop) + 1]
-    assert generation.stop_ids(model, tokenizer) == [2], "<|im_end|>"
+    assert generation.stop_ids(model, tokenizer) == [0, 1, 2], (
+        "padding and the start of a turn end an answer, too"
+    )
     monkeypatch.setattr(model.generation_config, "eos_token_id", [stop])
-    assert generation.stop_ids(model, tokenizer) == sorted([2, stop])
+    assert generation.stop_ids(model, tokenizer) == sorted([0, 1, 2, stop])
     answers = generation.answer_batch(model, tokenizer, CONVERSATIONS, sampling, batch_size=5)
     assert answers[1] == tokenizer.decode(cut).strip()
     assert len(answers[1]) < len(whole[1])
@@ -110,7 +112,7 @@ def test_an_answer_stops_at_the_end_of_turn_and_at_what_the_model_adds(tiny, mon
 @pytest.mark.parametrize(("stated", "expected"), [(None, [7]), (7, [7]), (9, [7, 9]), ([9, 7, 3], [3, 7, 9])])
 def test_stop_tokens_are_the_tokenizers_and_the_models_together(stated, expected):
     model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=stated))
-    assert generation.stop_ids(model, SimpleNamespace(eos_token_id=7)) == expected
+    assert generation.stop_ids(model, SimpleNamespace(all_special_ids=[7])) == expected
 
 
 @pytest.mark.parametrize("number", range(len(CONVERSATIONS)))

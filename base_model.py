@@ -14,6 +14,7 @@ import logging
 from dataclasses import asdict, dataclass, replace
 
 import config
+from persona.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ def main(args: Args) -> None:
     from persona.rows import read_rows
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    config.require_positive(args, "max_new_tokens", "batch_size")
+    if args.limit < 0:
+        raise UserError(f"--limit must be 0 (all) or above, not {args.limit}")
     card = cards.load_card(args.persona)
     entry = runlog.resolve_model(args)
     folder = config.RESULT / config.run_name(args, entry)

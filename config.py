@@ -133,6 +133,30 @@ def run_name(args: RunArgs, entry: ModelEntry) -> str:
     return f"{Path(args.persona).name}-{entry.name}" + ("" if corpus == entry.corpus else f"-{corpus}")
 
 
+def require_positive(args: Any, *names: str) -> None:
+    """Refuse settings of 0 or below; None stands for a default."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            raise UserError(f"--{name.replace('_', '-')} must be above 0, not {value}")
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """Whether a full disk is behind an error: libraries wrap ENOSPC and EDQUOT in errors of their own."""
+    if error is None:
+        return False
+    said = str(error)
+    told = (
+        "No space left" in said
+        or "os error 28" in said
+        or "PytorchStreamWriter failed" in said
+        or "inline_container" in said
+    )
+    if told or (isinstance(error, OSError) and error.errno in (28, 122)):
+        return True
+    return disk_full(error.__cause__ or error.__context__)
+
+
 def run_script(main: Callable[[Any], None], args_type: type) -> None:
     """Parse the command line and run `main`; a UserError becomes one line on stderr and exit code 2."""
     import warnings
@@ -146,11 +170,12 @@ def run_script(main: Callable[[Any], None], args_type: type) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
-        if error.errno not in (28, 122):  # ENOSPC, EDQUOT
+    except Exception as error:
+        if not disk_full(error):
             raise
         print(
-            f"error: no space left on the disk ({error.filename or error}): free some and start again",
+            f"error: no space left on the disk ({getattr(error, 'filename', None) or type(error).__name__}): "
+            "free some and start again",
             file=sys.stderr,
         )
         sys.exit(2)

@@ -171,7 +171,7 @@ def make_trainer(args: Args, settings, model, tokenizer, sets: dict):
 
     from persona import modeling
     from persona.attention import collate
-    from persona.callbacks import SealCheckpoints, StopOnSignal
+    from persona.callbacks import training_callbacks
 
     early = [EarlyStoppingCallback(args.patience)] if args.keep == "best" and args.patience else []
     trainer = SFTTrainer(
@@ -188,7 +188,7 @@ def make_trainer(args: Args, settings, model, tokenizer, sets: dict):
             target_modules=list(config.LORA_TARGETS),
             task_type="CAUSAL_LM",
         ),
-        callbacks=[SealCheckpoints(), StopOnSignal(), *early],
+        callbacks=[*training_callbacks(), *early],
     )
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
@@ -286,6 +286,9 @@ def main(args: Args) -> None:
     from persona.attention import register
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    config.require_positive(
+        args, "epochs", "lr", "lora_r", "batch_size", "micro_batch", "evals", "eval_rows", "max_length"
+    )
     if args.batch_size % args.micro_batch:
         raise UserError(
             f"--batch-size {args.batch_size} is not a multiple of --micro-batch {args.micro_batch}"

@@ -29,21 +29,30 @@ else
     here=$(dirname "${BASH_SOURCE[0]}")
 fi
 came_from=$PWD
+self=$(realpath "${BASH_SOURCE[0]}")
 cd "$here" || exit 2
 
 shared=() training=() reference=
 while [ $# -gt 0 ]; do
     case $1 in
+        --corpus=* | --model=* | --persona=* | --run=* | --seed=*) # --flag=value is --flag value
+            set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
         --corpus) # a folder is meant from where the user stands
             [ $# -ge 2 ] || { echo "error: --corpus needs a value" >&2; exit 2; }
             case $2 in embedded | canon | /*) shared+=("$1" "$2") ;; *) shared+=("$1" "$came_from/$2") ;; esac
             shift 2 ;;
-        --persona | --model | --run | --seed)
+        --model) # so is a folder with a model in it
+            [ $# -ge 2 ] || { echo "error: --model needs a value" >&2; exit 2; }
+            if [ -d "$came_from/$2" ]; then shared+=("$1" "$came_from/$2"); else shared+=("$1" "$2"); fi
+            shift 2 ;;
+        --persona | --run | --seed)
             [ $# -ge 2 ] || { echo "error: $1 needs a value" >&2; exit 2; }
             shared+=("$1" "$2"); shift 2 ;;
-        --force) shared+=("$1"); shift ;;
+        --force) # a requeued job has the same command line: it must not throw its own checkpoints away
+            [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || shared+=("$1")
+            shift ;;
         --reference) reference=yes; shift ;;
-        -h | --help) sed -n '/^# The whole/,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//'; exit 0 ;;
+        -h | --help) sed -n '/^# The whole/,/^set/p' "$self" | sed '$d; s/^# \{0,1\}//'; exit 0 ;;
         *) training+=("$1"); shift ;;
     esac
 done
@@ -51,11 +60,12 @@ done
 . ./setup_environment.sh
 setup_environment requirements_training.txt
 
-child=
-forward() { # SLURM's warning before the time limit: let the stage save, then requeue
+child= warned=
+forward() { # Ctrl-C, or SLURM's warning before the time limit: let the stage save and end, then leave or requeue
+    warned=yes
     [ -n "$child" ] && kill -TERM "$child" 2>/dev/null
 }
-trap forward TERM
+trap forward TERM INT
 
 stage() { # stage SCRIPT ARGUMENT...
     echo
@@ -66,7 +76,7 @@ stage() { # stage SCRIPT ARGUMENT...
     while kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done # wait returns early when a signal comes in
     child=
     [ $code -eq 0 ] && return
-    if [ $code -eq 75 ] && [ -n "${SLURM_JOB_ID:-}" ]; then
+    if [ -n "${SLURM_JOB_ID:-}" ] && { [ $code -eq 75 ] || [ -n "$warned" ]; }; then
         echo "requeueing job $SLURM_JOB_ID"
         scontrol requeue "$SLURM_JOB_ID"
         exit 0

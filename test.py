@@ -52,7 +52,7 @@ class Args(config.RunArgs):
     """0 takes the likeliest token each time."""
     top_p: float = 0.9
     max_new_tokens: int = 256
-    repetition_penalty: float = 1.05
+    repetition_penalty: float = 1.0
     four_bit: bool = True
     """Load the base in NF4, as the adapter was trained on it."""
 
@@ -172,6 +172,9 @@ def quick_test(session, name: str) -> None:
 
 
 def main(args: Args) -> None:
+    config.require_positive(args, "max_new_tokens", "top_p", "repetition_penalty")
+    if args.temperature < 0:
+        raise UserError(f"--temperature must be 0 or above, not {args.temperature}")
     session, card, name = open_session(args)
     if args.ask:
         say(session, args.ask)

@@ -74,7 +74,7 @@ def answer_batch(
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     with (
         torch.inference_mode(),
-        torch.random.fork_rng(enabled=sampling.temperature > 0),
+        torch.random.fork_rng(),
         tqdm(total=len(prompts), desc=label) as bar,
     ):
         torch.manual_seed(generator_seed)

@@ -159,9 +159,11 @@ def _dequantise(model: "PreTrainedModel", device: Device) -> None:
 
 def _from(entry: config.ModelEntry, auto: type, **options):
     """`auto.from_pretrained` with its many errors as one line."""
+    from safetensors import SafetensorError
+
     try:
         return auto.from_pretrained(entry.source, revision=entry.revision, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno in (28, 122):
             raise
         if Path(entry.source).is_dir():
@@ -184,12 +186,13 @@ def attach_adapter(model: "PreTrainedModel", path: Path) -> "PeftModel":
         UserError: no adapter there, or one that does not fit this base (named).
     """
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     if not (path / "adapter_config.json").is_file():
         raise UserError(f"no adapter at {path}: make one with python fine_tune.py")
     try:
         tuned = PeftModel.from_pretrained(model, str(path))
-    except (RuntimeError, ValueError, KeyError, OSError, json.JSONDecodeError) as error:
+    except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
         base = _stated_base(path)
         lines = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
         detail = lines[0][:160] if lines else _first_line(error)
@@ -263,7 +266,8 @@ def speed_up_dropout(model: "torch.nn.Module") -> None:
                 return x
             n = x.numel()
             bits = torch.randint(-(2**63), 2**63 - 1, ((n + 3) // 4,)).view(torch.int16)[:n].view(x.shape)
-            return x * ((bits >= round(self.p * 65536) - 32768) * (1 / (1 - self.p)))
+            kept = bits >= round(self.p * 65536) - 32768
+            return x * (kept * (1 / (1 - self.p))).to(x.dtype)
 
     for module in model.modules():
         if type(module) is torch.nn.Dropout:

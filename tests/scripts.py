@@ -193,8 +193,11 @@ def error_line(done: Done) -> str:
     return lines[0]
 
 
-def toy_base(folder: Path, hidden: int = 64, tokenizer=None, tied: bool = True) -> Path:
-    """A two-layer Qwen2 with random weights in a folder; with the embedded tokenizer unless one is given."""
+def toy_base(folder: Path, hidden: int = 64, tokenizer=None, tied: bool = True, spread: float = 0.02) -> Path:
+    """A two-layer Qwen2 with random weights in a folder; with the embedded tokenizer unless one is given.
+
+    Weights of a wide `spread` make likeliest tokens that vary; with narrow ones the last token comes again.
+    """
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -207,7 +210,7 @@ def toy_base(folder: Path, hidden: int = 64, tokenizer=None, tied: bool = True) 
     settings = Qwen2Config(
         vocab_size=len(tokenizer) if tokenizer else 6144, hidden_size=hidden, intermediate_size=2 * hidden,
         num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
-        tie_word_embeddings=tied, bos_token_id=None,
+        tie_word_embeddings=tied, bos_token_id=None, initializer_range=spread,
         eos_token_id=tokenizer.eos_token_id if tokenizer else 2,
         pad_token_id=tokenizer.pad_token_id if tokenizer else 0,
     )  # fmt: skip

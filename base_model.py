@@ -36,7 +36,7 @@ def without_system(items: list) -> list:
 def main(args: Args) -> None:
     from persona import card as cards
     from persona import modeling, runlog, scoring
-    from persona.chat import Sampling
+    from persona.chat import Sampling, context_length
     from persona.rows import read_rows
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
@@ -67,6 +67,7 @@ def main(args: Args) -> None:
     tokenizer = modeling.load_tokenizer(entry)
     model = modeling.load_base(entry, device, four_bit=args.four_bit).eval()
     sampling = Sampling(temperature=0.0, max_new_tokens=args.max_new_tokens)
+    items = scoring.fitted(tokenizer, items, context_length(model, tokenizer) - args.max_new_tokens)
     variants = {"base": [*items, *probes], "base_no_prompt": without_system([*items, *probes])}
     records = {
         name: scoring.score(model, tokenizer, asked, sampling, args.batch_size, label=name)

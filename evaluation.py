@@ -54,10 +54,9 @@ def chosen_rows(args: Args, folder: Path) -> tuple[list, list]:
     return rows, train
 
 
-def leakage(rows: list, train: list, answers: dict[str, list[str]]) -> dict:
+def leakage(replies: list[str], train: list, answers: dict[str, list[str]]) -> dict:
     """Word 8-grams of true replies, and of each system's answers, that stand in training answers."""
     from persona import metrics
-    from persona.rows import answer_of
 
     known = {
         g
@@ -78,7 +77,7 @@ def leakage(rows: list, train: list, answers: dict[str, list[str]]) -> dict:
 
     return {
         "n": 8,
-        "true_replies": shares([answer_of(r) for r in rows]),
+        "true_replies": shares(replies),
         "answers": {s: shares(a) for s, a in answers.items()},
     }
 
@@ -100,18 +99,18 @@ def evaluate(
 ) -> tuple[dict, list]:
     """The report and the predictions."""
     from persona import runlog, scoring
-    from persona.chat import Sampling
+    from persona.chat import Sampling, context_length
 
     reference = args.protocol == "reference"
     items, probes = scoring.items_of(rows), [] if reference else scoring.probes_of(card)
     if reference:
         items = [replace(i, kind="dialogue", story=None) for i in items]  # one group, resampled item by item
-    asked = [*items, *probes]
     sampling = Sampling(temperature=0.0, max_new_tokens=args.max_new_tokens)
-    records = {
-        name: scoring.score(model, tokenizer, asked, sampling, args.batch_size, label=name)
-        for name, model, tokenizer in systems_of(args, entry, folder)
-    }
+    wanted, records = len(items), {}
+    for name, model, tokenizer in systems_of(args, entry, folder):
+        items = scoring.fitted(tokenizer, items, context_length(model, tokenizer) - args.max_new_tokens)
+        asked = [*items, *probes]
+        records[name] = scoring.score(model, tokenizer, asked, sampling, args.batch_size, label=name)
     rate = scoring.canon_rate(train, card)
 
     def measure(group: list, of: list) -> dict:
@@ -132,6 +131,7 @@ def evaluate(
         "protocol": args.protocol,
         "n": next(iter(metrics.values()))["values"]["base"]["n"],
         "n_probes": len(probes),
+        "n_too_long": wanted - len(items),
         "seeds": [args.seed],
         "items_sha256": runlog.sha256_of(json.dumps([asdict(i) for i in asked], sort_keys=True)),
         "clusters": resampled,
@@ -141,7 +141,7 @@ def evaluate(
         "decoding": asdict(sampling),
         "metrics": metrics,
         "controls": {},
-        "leakage": leakage(rows, train, answers),
+        "leakage": leakage([i.reference for i in items], train, answers),
     }
     return report, scoring.predictions(asked, records)
 
@@ -198,8 +198,9 @@ def main(args: Args) -> None:
             settings=settings,
         )
     where = "rows seen in training" if suffix else f"replies of {len(report['stories'])} held-out stories"
+    long = f" ({report['n_too_long']} more do not fit the context)" if report["n_too_long"] else ""
     print(
-        f"\n{report['n']} {where}; 95% intervals by bootstrap over {report['clusters']}s\n\n"
+        f"\n{report['n']} {where}{long}; 95% intervals by bootstrap over {report['clusters']}s\n\n"
         f"{scoring.table(report)}\n"
     )
     true = report["leakage"]["true_replies"]

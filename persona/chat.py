@@ -61,6 +61,18 @@ def prompt_ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], op
     ]
 
 
+def fit(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], room: int) -> list[Message] | None:
+    """A conversation that waits for the assistant, without its oldest exchanges where all take over `room`
+    tokens; None where not even the last turn fits."""
+    system = [m for m in messages[:1] if m["role"] == "system"]
+    turns = messages[len(system) :]
+    while turns:
+        if len(prompt_ids(tokenizer, [*system, *turns])) <= room:
+            return [*system, *turns]
+        turns = turns[2:]
+    return None
+
+
 def answer_spans(
     tokenizer: "PreTrainedTokenizerBase", messages: list[Message]
 ) -> tuple[str, list[tuple[int, int]]]:
@@ -182,18 +194,15 @@ class Session:
         """
         system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
         room = context_length(self.model, self.tokenizer) - self.sampling.max_new_tokens
-        kept = list(self.turns)
-        while True:
-            messages = [*system, *kept, {"role": "user", "content": question}]
-            if len(prompt_ids(self.tokenizer, messages)) <= room:
-                self.dropped = len(self.turns) - len(kept)
-                return messages
-            if not kept:
-                raise UserError(
-                    f"the question is longer than the {room} tokens that the model's context leaves for it: "
-                    "shorten it, or lower --max-new-tokens"
-                )
-            kept = kept[2:]
+        wanted = [*system, *self.turns, {"role": "user", "content": question}]
+        messages = fit(self.tokenizer, wanted, room)
+        if messages is None:
+            raise UserError(
+                f"the question is longer than the {room} tokens that the model's context leaves for it: "
+                "shorten it, or lower --max-new-tokens"
+            )
+        self.dropped = len(wanted) - len(messages)
+        return messages
 
     def ask(self, question: str) -> Iterator[str]:
         """Stream the answer piece by piece.

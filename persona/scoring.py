@@ -7,13 +7,13 @@ share this one code path, so that base and tuned differ in their weights alone.
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from persona import metrics
 from persona.card import Card
-from persona.chat import IGNORED, Sampling, encode
+from persona.chat import IGNORED, Sampling, context_length, encode, fit
 from persona.errors import UserError
 from persona.intervals import difference, finite, interval
 from persona.metrics import Metric
@@ -96,6 +96,15 @@ def _parse_probes(lines, path: Path) -> list[dict]:
     return found
 
 
+def fitted(tokenizer: "PreTrainedTokenizerBase", items: Sequence[Item], room: int) -> list[Item]:
+    """The items with the oldest exchanges left out until `room` tokens hold the prompt.
+
+    Without those whose last turn alone is longer, such as a client's story over several pages.
+    """
+    found = [(i, fit(tokenizer, i.messages, room)) for i in items]
+    return [replace(item, messages=messages) for item, messages in found if messages]
+
+
 def score(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
@@ -105,7 +114,6 @@ def score(
     label: str = "",
 ) -> list[Record]:
     """Likelihood of every true reply and an answer to every item, in order."""
-    from persona.chat import context_length
     from persona.generation import answer_batch
 
     likelihood = true_reply_likelihood(

@@ -10,6 +10,8 @@ Writes  OUT/model.safetensors with tokenizer and chat template, OUT/training_log
     python data/tiny-base/train_base.py --data FOLDER --out OUT
     # go on from these weights
     python data/tiny-base/train_base.py --data FOLDER --out OUT --init data/tiny-base
+    # on several processes (two cores are quicker as two processes of one thread; or one GPU each)
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 data/tiny-base/train_base.py --data FOLDER --out OUT
     # held-out bits per byte
     python data/tiny-base/train_base.py --data FOLDER --out OUT --eval-only --init MODEL
 
@@ -21,6 +23,7 @@ follows from the seed and the step alone.
 import json
 import lzma
 import math
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -30,6 +33,7 @@ import tyro
 
 END, START, END_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 HERE = Path(__file__).resolve().parent
+RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
 STRAIGHT = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "—": "--", "–": "-", "…": "..."})
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{'<|im_start|>'+m['role']+'\n'+m['content']+'<|im_end|>\n'}}{% endfor %}"
@@ -336,12 +340,24 @@ def save(args: Args, model, tokenizer, log: dict) -> None:
     (args.out / "figures.json").write_text(json.dumps(report, indent=1))
 
 
+def sum_over_processes(model, loss: float) -> float:
+    """Add up the gradients, and the loss, of all processes in one exchange."""
+    import torch
+
+    parameters = list(model.parameters())
+    flat = torch.cat([p.grad.reshape(-1) for p in parameters] + [parameters[0].grad.new_tensor([loss])])
+    torch.distributed.all_reduce(flat)
+    for p, summed in zip(parameters, flat[:-1].split([p.numel() for p in parameters]), strict=True):
+        p.grad.copy_(summed.view_as(p))
+    return flat[-1].item()
+
+
 def train(args: Args, model, tokenizer, device: str) -> dict:
     """The training loop; goes on from OUT/checkpoint.pt. Returns tokens seen and seconds."""
     import torch
     from tqdm import tqdm
 
-    streams = {kind: token_stream(args, tokenizer, kind) for kind in ("prose", "talk")}
+    streams = {kind: token_stream(args, tokenizer, kind) for kind in ("prose", "talk", "assistant")}
     optimizers = make_optimizers(args, model)
     checkpoint, step, seconds = args.out / "checkpoint.pt", 0, 0.0
     if checkpoint.is_file():
@@ -353,26 +369,29 @@ def train(args: Args, model, tokenizer, device: str) -> dict:
         print(f"going on from step {step}")
     forward = torch.compile(model) if args.compile else model
     model.train()
-    with (args.out / "training_log.jsonl").open("a") as log, tqdm(total=args.steps, initial=step) as bar:
+    with (
+        (args.out / "training_log.jsonl").open("a") as log,
+        tqdm(total=args.steps, initial=step, disable=RANK > 0) as bar,
+    ):
         began = time.monotonic() - seconds
         while step < args.steps:
             for optimizer, lr in zip(optimizers, (args.muon_lr, args.lr), strict=True):
                 optimizer.param_groups[0]["lr"] = lr * lr_factor(args, step)
-            if step >= args.steps - args.decay_steps and "assistant" not in streams:
-                streams["assistant"] = token_stream(args, tokenizer, "assistant")
             total = 0.0
-            for ids in windows(args, streams, step).to(device).split(args.micro_batch):
+            for ids in windows(args, streams, step).to(device).split(args.micro_batch)[RANK::WORLD]:
                 with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
                     loss = forward(input_ids=ids, labels=ids).loss * len(ids) / args.batch
                 loss.backward()
                 total += loss.item()
+            if WORLD > 1:
+                total = sum_over_processes(model, total)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             step += 1
             bar.update()
-            if step % 10 == 0:
+            if step % 10 == 0 and RANK == 0:
                 seconds = time.monotonic() - began
                 rate = step * args.batch * args.context / seconds
                 log.write(
@@ -381,7 +400,7 @@ def train(args: Args, model, tokenizer, device: str) -> dict:
                 )
                 log.flush()
                 bar.set_postfix(loss=f"{total:.3f}")
-            if step % args.checkpoint_steps == 0 or step == args.steps:
+            if RANK == 0 and (step % args.checkpoint_steps == 0 or step == args.steps):
                 state = {
                     "model": model.state_dict(),
                     "optimizers": [o.state_dict() for o in optimizers],
@@ -402,6 +421,10 @@ def main(args: Args) -> None:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if WORLD > 1:
+        torch.distributed.init_process_group()
+        if device == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer(args)
     model = make_model(args, tokenizer).to(device)
@@ -411,7 +434,9 @@ def main(args: Args) -> None:
     if args.eval_only:
         figures(args, model, tokenizer)
         return
-    save(args, model, tokenizer, train(args, model, tokenizer, device))
+    log = train(args, model, tokenizer, device)
+    if RANK == 0:
+        save(args, model, tokenizer, log)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,8 @@ def main(args: Args) -> None:
     folder = config.RESULT / config.run_name(args, entry)
     data = config.dataset_folder(args.persona, args.corpus or entry.corpus)
     train, rows = read_rows(data / "train.jsonl"), read_rows(data / "test.jsonl")
-    items = [i for i in scoring.items_of(rows) if i.kind == "dialogue"] or scoring.items_of(rows)
+    items = scoring.items_of(scoring.asked_rows(rows))
+    items = [i for i in items if i.kind == "dialogue"] or items
     items, probes = items[: args.limit or None], scoring.probes_of(card)
     outputs = [folder / "base_report.json", folder / "base_predictions.jsonl"]
     settings = {k: v for k, v in runlog.settings_of(args).items() if k not in ("force", "run")}

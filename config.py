@@ -46,6 +46,10 @@ class ModelEntry:
     epochs: float = 3.0
     identity_weight: int = 1
     """How often an epoch sees each row of the card's identity topics."""
+    strategies: tuple[str, ...] = ()
+    """Rows to train on, by strategy; () for all."""
+    questions: int = 3
+    """Most rows with one answer: its best question, or others, too."""
     keep: Literal["best", "last"] = "best"
     """The adapter of the best evaluation, or of the last step."""
     max_length: int = 1024
@@ -74,6 +78,8 @@ MODELS: dict[str, ModelEntry] = {
         lr=2.5e-3,
         epochs=1.5,
         identity_weight=24,
+        strategies=("dialogue", "curated", "guard"),
+        questions=1,
         keep="last",
     ),
 }

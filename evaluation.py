@@ -43,11 +43,12 @@ def chosen_rows(args: Args, folder: Path) -> tuple[list, list]:
 
     Dialogue and curated rows of the test split, or training rows for the reference protocol.
     """
+    from persona import scoring
     from persona.rows import read_rows
 
     train = read_rows(folder / "train.jsonl")
     rows = train if args.protocol == "reference" else read_rows(folder / "test.jsonl")
-    rows = [r for r in rows if r["meta"]["strategy"] in ("dialogue", "curated", "guard")]
+    rows = scoring.asked_rows(rows)
     limit = args.limit or (30 if args.protocol == "reference" else 0)
     if limit and limit < len(rows):
         rows = random.Random(args.seed).sample(rows, limit)

@@ -36,6 +36,11 @@ class Args(config.RunArgs):
     """Passes over the training rows. Default: the model's, 3 for large ones."""
     max_steps: int = -1
     """Stop after this many optimiser steps; -1 for all epochs."""
+    strategies: tuple[str, ...] = ()
+    """Train on rows of these strategies alone. Default: the model's; all for large ones, dialogue, curated
+    and guard for the tiny one, which learns who it is before it learns what the narrator saw."""
+    questions: int | None = None
+    """Most rows with one answer: 1 takes its best question. Default: the model's, 1 for the tiny one."""
     identity_weight: int | None = None
     """How often an epoch sees each row of the card's identity topics.
     Default: the model's, 1 for large ones; a small one needs to hear more often who it is."""
@@ -70,8 +75,8 @@ class Args(config.RunArgs):
 
 def settled(args: Args, entry: config.ModelEntry, on_gpu: bool) -> Args:
     """The arguments with the model's own defaults filled in."""
-    names = ("epochs", "identity_weight", "lr", "max_length", "keep")
-    chosen = {name: getattr(entry, name) for name in names if getattr(args, name) is None}
+    names = ("epochs", "strategies", "questions", "identity_weight", "lr", "max_length", "keep")
+    chosen = {name: getattr(entry, name) for name in names if getattr(args, name) in (None, ())}
     if args.activation_checkpointing is None:
         chosen["activation_checkpointing"] = on_gpu
     return replace(args, **chosen)
@@ -89,7 +94,12 @@ def training_rows(args: Args, folder: Path, tokenizer, said_often: Collection[st
 
     sets = {}
     for split in ("train", "validation"):
-        rows = read_rows(folder / f"{split}.jsonl")
+        rows = [
+            r
+            for r in read_rows(folder / f"{split}.jsonl")
+            if (not args.strategies or r["meta"]["strategy"] in args.strategies)
+            and r["meta"].get("variant", 0) < args.questions
+        ]
         if split == "train":
             rows = [
                 r
@@ -105,7 +115,8 @@ def training_rows(args: Args, folder: Path, tokenizer, said_often: Collection[st
         )
         if not encoded:
             raise UserError(
-                f"{folder}/{split}.jsonl: no row fits {args.max_length} tokens; raise --max-length"
+                f"{folder}/{split}.jsonl: no row of these strategies fits {args.max_length} tokens; "
+                "raise --max-length, or give other --strategies"
             )
         for item in encoded:
             if tokenizer.eos_token_id not in item.labels:
@@ -287,7 +298,16 @@ def main(args: Args) -> None:
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     config.require_positive(
-        args, "epochs", "lr", "lora_r", "batch_size", "micro_batch", "evals", "eval_rows", "max_length"
+        args,
+        "epochs",
+        "questions",
+        "lr",
+        "lora_r",
+        "batch_size",
+        "micro_batch",
+        "evals",
+        "eval_rows",
+        "max_length",
     )
     if args.batch_size % args.micro_batch:
         raise UserError(

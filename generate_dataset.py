@@ -21,9 +21,13 @@ class Args(config.RunArgs):
     out: Path | None = None
     """Write the files straight into this folder. Default: data/dataset/<persona>-<corpus>."""
     strategies: tuple[str, ...] = ()
-    """dialogue, curated, chunk. Default: the card's."""
+    """dialogue, curated, reasoning, narrative, qa, chunk. Default: the card's."""
     context_turns: int = 3
     """Most turns of context before a reply."""
+    rows: int | None = None
+    """So many rows in all, the best ones. Default: all."""
+    quality: bool = False
+    """Keep the best tiers alone: speakers told by name, description or pronoun, one question an answer."""
 
 
 def main(args: Args) -> None:
@@ -43,6 +47,8 @@ def main(args: Args) -> None:
         force=args.force,
         strategies=args.strategies,
         context_turns=args.context_turns,
+        rows=args.rows,
+        quality=args.quality,
         seed=args.seed,
     )
     if not made:
@@ -58,6 +64,9 @@ def main(args: Args) -> None:
         )
     for reason, n in manifest["removed"].items():
         print(f"taken out, {reason}: {n}")
+    figures = manifest["figures"]
+    if args.rows and figures["rows"] < args.rows:
+        print(f"{args.rows:,} rows were asked for; the corpus has {figures['rows']:,}, and nothing is padded")
     leak = manifest["leak_report"]["test"]
     print(
         f"8-grams of test answers that stand in training answers: mean {leak['mean']:.2%}, "

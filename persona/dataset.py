@@ -1,10 +1,11 @@
-"""From rows to a data set: splits by story, near-duplicates out, leak report, manifest and card.
+"""From rows to a data set: splits by story, near-duplicates out, leak report, manifest.
 
-What makes the rows themselves is in persona.strategies.
+What makes the rows is in persona.strategies, narrative, questions and reasoning.
 """
 
 import json
 import logging
+import random
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -12,15 +13,21 @@ import config
 from persona import metrics, runlog
 from persona.card import Card
 from persona.corpus import Corpus, Story, load_corpus
+from persona.data_card import data_card
+from persona.deduplication import figures_of, remove_near_duplicates, remove_stock_phrases
 from persona.errors import UserError
 from persona.rows import SPLITS, Row, answer_of
-from persona.strategies import chunk_rows, curated_rows, dialogue_rows
+from persona.strategies import chunk_rows, curated_rows, dialogue_rows, quotes_of
 
 logger = logging.getLogger(__name__)
 
 FILES = ("train.jsonl", "validation.jsonl", "test.jsonl", "manifest.json", "README.md")
-NEAR = 0.8
-"""MinHash Jaccard on word 3-shingles from which two texts count as near-duplicates."""
+PREFERENCE = ("dialogue", "curated", "guard", "reasoning", "narrative", "qa", "chunk")
+"""Of two rows that exclude each other, the one whose strategy comes first stays."""
+STRATEGIES = ("dialogue", "curated", "reasoning", "narrative", "qa", "chunk")
+"""What --strategies takes; guard rows come with the curated ones."""
+BEST_TIERS = (None, "explicit", "description", "pronoun", "rules", "teacher")
+"""What --quality keeps: speakers told by name, description or pronoun, and one question an answer."""
 
 
 def units_of(corpus: Corpus) -> list[Story]:
@@ -67,58 +74,6 @@ def story_splits(name: str, units: list[Story], card: Card) -> dict[str, str]:
     return splits
 
 
-def remove_near_duplicates(rows: dict[str, list[Row]]) -> Counter:
-    """Take out rows whose instruction or response is near one held out; works in place.
-
-    Out of train, and out of validation against test. Instruction: all turns before the answer. Rows that
-    repeat another row of their own split word for word go, too.
-    """
-    from datasketch import MinHash, MinHashLSH
-
-    removed: Counter = Counter()
-
-    def sketches(row: Row) -> list[tuple[str, MinHash]]:
-        instruction = " ".join(m["content"] for m in row["messages"][:-1] if m["role"] != "system")
-        found = []
-        texts = {"instruction": instruction, "response": answer_of(row)}
-        if row["meta"]["strategy"] == "chunk":  # all chunks have the same two requests
-            del texts["instruction"]
-        for kind, text in texts.items():
-            w = metrics.words(text)
-            shingles = {" ".join(w[i : i + 3]) for i in range(max(1, len(w) - 2))}
-            sketch = MinHash(num_perm=64, seed=1)
-            sketch.update_batch([s.encode() for s in shingles])
-            found.append((kind, sketch))
-        return found
-
-    indexes = {kind: MinHashLSH(threshold=NEAR - 0.1, num_perm=64) for kind in ("instruction", "response")}
-    kept_sketches: dict[str, MinHash] = {}
-    for split in ("test", "validation", "train"):
-        kept, seen, fresh = [], set(), []
-        for row in rows[split]:
-            if row["id"] in seen:
-                removed[f"{split}: repeated"] += 1
-                continue
-            seen.add(row["id"])
-            pair = sketches(row)
-            near = any(
-                sketch.jaccard(kept_sketches[f"{key}/{kind}"]) >= NEAR
-                for kind, sketch in pair
-                for key in indexes[kind].query(sketch)
-            )
-            if near:
-                removed[f"{split}: near a held-out row"] += 1
-                continue
-            kept.append(row)
-            fresh += [(kind, row["id"], sketch) for kind, sketch in pair]
-        rows[split] = kept
-        for kind, key, sketch in fresh:  # rows of one split may resemble each other
-            if f"{key}/{kind}" not in kept_sketches:
-                kept_sketches[f"{key}/{kind}"] = sketch
-                indexes[kind].insert(key, sketch)
-    return removed
-
-
 def leak_report(rows: dict[str, list[Row]]) -> dict:
     """How much of the held-out answers stands in training answers, by word 8-grams."""
     known = {
@@ -139,6 +94,35 @@ def leak_report(rows: dict[str, list[Row]]) -> dict:
     return report
 
 
+def rows_of(story: Story, card: Card, strategies: tuple[str, ...], context_turns: int) -> list[Row]:
+    """All rows of a story by rules."""
+    quotes = quotes_of(story, card)
+    found = []
+    if "dialogue" in strategies:
+        found += dialogue_rows(story, card, quotes, context_turns)
+    if "reasoning" in strategies:
+        from persona.reasoning import reasoning_rows
+
+        found += reasoning_rows(story, card, quotes)
+    if "narrative" in strategies:
+        from persona.narrative import narrative_rows
+
+        found += narrative_rows(story, card, quotes)
+    if "qa" in strategies:
+        from persona.questions import qa_rows
+
+        found += qa_rows(story, card, quotes)
+    if "chunk" in strategies:
+        found += chunk_rows(story, card)
+    return found
+
+
+def preference(row: Row) -> tuple:
+    """Sorts rows by how gladly they are kept: a strategy's first question before second ones."""
+    meta = row["meta"]
+    return meta.get("variant", 0), PREFERENCE.index(meta["strategy"]), row["id"]
+
+
 def build(
     card: Card,
     corpus_name: str,
@@ -146,32 +130,30 @@ def build(
     *,
     strategies: tuple[str, ...] = (),
     context_turns: int = 3,
+    rows: int | None = None,
+    quality: bool = False,
     seed: int = 42,
 ) -> dict:
     """Make a data set in `out`: train, validation and test rows, manifest.json, README.md.
 
-    Returns the manifest. Everything is decided by sources, card and settings; the seed orders the rows. Files
-    appear only when all are ready.
+    Returns the manifest. `rows`: so many in all, the best ones; `quality`: the best tiers alone. Everything
+    is decided by sources, card and settings; the seed orders the rows. Files appear only when all are ready.
     """
-    import random
+    from tqdm import tqdm
 
     strategies = strategies or card.strategies
-    unknown = [s for s in strategies if s not in ("dialogue", "curated", "chunk")]
-    if unknown:
-        raise UserError(f"unknown strategy {unknown[0]!r}: there is dialogue, curated, chunk")
+    if unknown := [s for s in strategies if s not in STRATEGIES]:
+        raise UserError(f"unknown strategy {unknown[0]!r}: there is {', '.join(STRATEGIES)}")
     if context_turns < 1:
         raise UserError(f"--context-turns {context_turns}: a reply needs at least one turn of context")
     corpus = load_corpus(card, corpus_name)
     units = units_of(corpus)
     splits = story_splits(corpus.name, units, card)
-    rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
-    for story in units:
-        if "dialogue" in strategies:
-            rows[splits[story.id]] += dialogue_rows(story, card, context_turns)
-        if "chunk" in strategies:
-            rows[splits[story.id]] += chunk_rows(story, card)
+    found: dict[str, list[Row]] = {split: [] for split in SPLITS}
+    for story in tqdm(units, desc="stories", disable=None):
+        found[splits[story.id]] += rows_of(story, card, strategies, context_turns)
     if "dialogue" in strategies and not any(
-        r["meta"]["strategy"] == "dialogue" for of in rows.values() for r in of
+        r["meta"]["strategy"] == "dialogue" for of in found.values() for r in of
     ):
         raise UserError(
             f"corpus {corpus.name}: {card.display_name} never speaks there; "
@@ -179,24 +161,47 @@ def build(
         )
     if "curated" in strategies:
         for split, extra in curated_rows(card).items():
-            rows[split] += extra
-    removed = remove_near_duplicates(rows)
+            found[split] += extra
+    removed = select(found, rows, quality)
     for split in SPLITS:
-        if not rows[split]:
+        if not found[split]:
             raise UserError(
                 f"corpus {corpus.name}: no rows for {split}; "
                 f"the persona {card.display_name} hardly speaks there, or its stories are missing"
             )
-        random.Random(f"{seed}-{split}").shuffle(rows[split])
-    return _write(
-        card,
-        corpus,
-        rows,
-        splits,
-        removed,
-        out,
-        {"strategies": list(strategies), "context_turns": context_turns, "seed": seed},
-    )
+        random.Random(f"{seed}-{split}").shuffle(found[split])
+    settings = {
+        "strategies": list(strategies),
+        "context_turns": context_turns,
+        "rows": rows,
+        "quality": quality,
+        "seed": seed,
+    }
+    return _write(card, corpus, found, splits, removed, out, settings)
+
+
+def select(rows: dict[str, list[Row]], wanted: int | None, quality: bool) -> Counter:
+    """Choose what stays of all rows; works in place, returns how many went and why."""
+    removed: Counter = Counter()
+    for split in SPLITS:
+        rows[split].sort(key=preference)
+        if quality:
+            best = [
+                r for r in rows[split] if r["meta"]["tier"] in BEST_TIERS and not r["meta"].get("variant")
+            ]
+            removed[f"{split}: not of the best quality"] += len(rows[split]) - len(best)
+            rows[split] = best
+    removed += remove_near_duplicates(rows)
+    for split in SPLITS:
+        rows[split], stock = remove_stock_phrases(rows[split])
+        removed += Counter({f"{split}: {reason}": n for reason, n in stock.items()})
+    total = sum(map(len, rows.values()))
+    if wanted is not None and wanted < total:
+        for split in SPLITS:
+            n = max(1, round(len(rows[split]) * wanted / total))
+            removed[f"{split}: more than were asked for"] += len(rows[split]) - n
+            rows[split] = rows[split][:n]
+    return +removed
 
 
 def _write(
@@ -226,6 +231,7 @@ def _write(
             s: {"rows": len(rows[s]), **Counter(r["meta"]["strategy"] for r in rows[s])} for s in SPLITS
         },
         "distinct_answers": {s: len({answer_of(r) for r in rows[s]}) for s in SPLITS},
+        "figures": figures_of([r for s in SPLITS for r in rows[s]]),
         "stories": {
             story: {"split": splits.get(story, "by topic"), **counts}
             for story, counts in sorted(by_story.items())
@@ -238,54 +244,6 @@ def _write(
     runlog.write_text(out / "README.md", data_card(card, manifest, rows))
     runlog.write_json(out / "manifest.json", manifest)
     return manifest
-
-
-def data_card(card: Card, manifest: dict, rows: dict[str, list[Row]]) -> str:
-    """The data set card: hub header, counts, how it was made, leaks, examples."""
-    counts = manifest["counts"]
-    kinds = sorted({k for c in counts.values() for k in c} - {"rows"})
-    leaks = [f"{s} mean {r['mean']:.2%}, highest {r['max']:.2%}" for s, r in manifest["leak_report"].items()]
-    lines = [
-        "---",
-        "language: en",
-        "task_categories: [text-generation]",
-        f"pretty_name: {card.display_name} ({manifest['corpus']})",
-        "configs:",
-        "- config_name: default",
-        "  data_files:",
-        *(f"  - {{split: {s}, path: {s}.jsonl}}" for s in SPLITS),
-        "---",
-        "",
-        f"# {card.display_name}, corpus {manifest['corpus']}",
-        "",
-        f"Conversations in which the assistant is {card.display_name}. Made by generate_dataset.py, "
-        f"version {manifest['version']}; every row says in `meta` where it comes from.",
-        "",
-        "| split | rows | " + " | ".join(kinds) + " | distinct answers |",
-        "| --- " * (len(kinds) + 3) + "|",
-        *(
-            f"| {s} | {counts[s]['rows']:,} | "
-            + " | ".join(f"{counts[s].get(k, 0):,}" for k in kinds)
-            + f" | {manifest['distinct_answers'][s]:,} |"
-            for s in SPLITS
-        ),
-        "",
-        "Stories are split whole, before anything is made from them; curated rows by topic. Near-duplicates "
-        "(MinHash Jaccard >= 0.8 on word 3-shingles) of held-out rows are taken out of training.",
-        "",
-        "Share of a held-out answer's word 8-grams that stand in training answers: " + ", ".join(leaks) + ".",
-        "",
-    ]
-    for kind in kinds:
-        example = next((r for r in rows["train"] if r["meta"]["strategy"] == kind), None)
-        if example:
-            lines += [
-                f"## {kind}",
-                "",
-                *(f"> **{m['role']}**: {m['content']}\n>" for m in example["messages"][1:]),
-                "",
-            ]
-    return "\n".join(lines)
 
 
 def inputs_sha256(card: Card, corpus_name: str, settings: dict) -> str:

@@ -54,6 +54,15 @@ class Record:
     text_tokens: int
 
 
+def asked_rows(rows: Sequence[Row]) -> list[Row]:
+    """The rows that are evaluated: dialogue with all its context, and what was written by hand."""
+    return [
+        r
+        for r in rows
+        if r["meta"]["strategy"] in ("dialogue", "curated", "guard") and not r["meta"].get("variant")
+    ]
+
+
 def items_of(rows: Sequence[Row]) -> list[Item]:
     """Items from data set rows.
 
@@ -291,8 +300,9 @@ def canon_rate(train: Sequence[Row], card: Card) -> float:
 
     In its lines in the training stories, or in all answers where it has none.
     """
-    spoken = [answer_of(r) for r in train if r["meta"]["strategy"] == "dialogue"]
-    return metrics.term_rate(spoken or [answer_of(r) for r in train], card.lexicon)
+    asked = asked_rows(train) or train
+    spoken = [answer_of(r) for r in asked if r["meta"]["strategy"] == "dialogue"]
+    return metrics.term_rate(spoken or [answer_of(r) for r in asked], card.lexicon)
 
 
 def metrics_by_kind(

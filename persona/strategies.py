@@ -2,16 +2,23 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from persona import metrics
 from persona.card import Card
 from persona.corpus import Story
 from persona.quotes import Quote, attribute
 from persona.rows import SPLITS, Message, Row, make_row, parse_rows
+from persona.spans import paragraphs
 
 SCENE_WORDS = 400
 MIN_REPLY_WORDS = 3
+SCENE_BOUND_WORDS = 15
+"""Up to this length a reply with a word that points at the scene says nothing without the page."""
+POINTING = re.compile(
+    r"(?i:\b(?:yonder|hush|hark|hullo|halloa|hist|quick|look|listen|(?:over|out|in|down|up) (?:here|there)"
+    r"|(?:here|there) (?:he|she|it|they|we|you) (?:is|are|comes?|goes?)|this way|now, now|come on)\b)"
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,7 @@ class Utterance:
     """
 
     speaker: str | None
+    addressee: str | None
     text: str
     keep: bool
     tier: str
@@ -55,6 +63,7 @@ def utterances(text: str, quotes: Iterable[Quote]) -> list[Utterance]:
     return [
         Utterance(
             g[0].speaker,
+            g[0].addressee,
             _joined(text, g),
             all(q.keep for q in g),
             g[0].tier,
@@ -96,17 +105,43 @@ def told_by_others(story: Story, card: Card) -> list[tuple[int, int]]:
     return [(c.start, c.end) for c in story.chapters for p in parts if c.id == p or c.id.startswith(f"{p}/")]
 
 
-def dialogue_rows(story: Story, card: Card, context_turns: int) -> list[Row]:
+def quotes_of(story: Story, card: Card) -> list[Quote]:
+    """The story's quotes with their speakers.
+
+    Where somebody other than the narrator tells the tale, the persona's quotes are kept only if tagged by
+    name.
+    """
+    elsewhere = told_by_others(story, card)
+    whole = elsewhere == [(0, len(story.text))]
+    return [
+        replace(q, keep=False)
+        if q.speaker == card.persona.name
+        and q.tier != "explicit"
+        and any(a <= q.start < b for a, b in elsewhere)
+        else q
+        for q in attribute(story.text, card, other_narrator=whole)
+    ]
+
+
+def needs_the_page(reply: Utterance, before: Utterance) -> bool:
+    """Whether a reply makes no sense to who has only the speech before it.
+
+    It is cut short, is said to somebody else than who has just spoken, or points at the scene.
+    """
+    turned_away = None not in (reply.addressee, before.speaker) and reply.addressee != before.speaker
+    pointing = len(reply.text.split()) <= SCENE_BOUND_WORDS and POINTING.search(reply.text)
+    return turned_away or bool(pointing) or reply.text.endswith(("--", "—", "-"))
+
+
+def dialogue_rows(story: Story, card: Card, quotes: Iterable[Quote], context_turns: int) -> list[Row]:
     """The persona's replies with one to `context_turns` turns of real context before them.
 
     A reply needs somebody else's speech before it, with at most two paragraphs of narration between; the
     context goes back while speeches follow one another so closely. Unknown speakers may stand in the
-    context as the other side, never as the persona. Where somebody other than the narrator tells the tale,
-    only replies tagged by name count.
+    context as the other side, never as the persona. `variant` 0 has the longest context, the next ones the
+    same reply with less.
     """
-    elsewhere = told_by_others(story, card)
-    whole = elsewhere == [(0, len(story.text))]
-    said = utterances(story.text, attribute(story.text, card, other_narrator=whole))
+    said = utterances(story.text, quotes)
     scenes = scene_starts(story.text)
     rows = []
     for i, reply in enumerate(said):
@@ -114,9 +149,9 @@ def dialogue_rows(story: Story, card: Card, context_turns: int) -> list[Row]:
             reply.speaker != card.persona.name
             or not reply.keep
             or len(metrics.words(reply.text)) < MIN_REPLY_WORDS
+            or not i
+            or needs_the_page(reply, said[i - 1])
         ):
-            continue
-        if reply.tier != "explicit" and any(a <= reply.start < b for a, b in elsewhere):
             continue
         context: list[Message] = []
         later = reply
@@ -134,24 +169,24 @@ def dialogue_rows(story: Story, card: Card, context_turns: int) -> list[Row]:
                 break
         if context and context[0]["role"] == "assistant":
             context.pop(0)
-        if not context:
-            continue
-        messages = [
-            {"role": "system", "content": card.system_prompt},
-            *context,
-            {"role": "assistant", "content": reply.text},
-        ]
         scene = sum(start <= reply.start for start in scenes) - 1
-        rows.append(
-            make_row(
-                messages,
-                "dialogue",
-                story=story.id,
-                tier=reply.tier,
-                span=[reply.start, reply.end],
-                scene=f"{story.id}#{scene}",
+        for variant, dropped in enumerate(range(0, len(context), 2)):
+            messages = [
+                {"role": "system", "content": card.system_prompt},
+                *context[dropped:],
+                {"role": "assistant", "content": reply.text},
+            ]
+            rows.append(
+                make_row(
+                    messages,
+                    "dialogue",
+                    story=story.id,
+                    tier=reply.tier,
+                    span=[reply.start, reply.end],
+                    scene=f"{story.id}#{scene}",
+                    variant=variant,
+                )
             )
-        )
     return rows
 
 
@@ -175,14 +210,19 @@ def scene_starts(text: str) -> list[int]:
 def chunk_rows(story: Story, card: Card, size: int = 500, overlap: int = 50) -> list[Row]:
     """Passages of the narrator's as the assistant's turn.
 
-    About `size` characters each, cut at sentence ends, `overlap` shared.
+    About `size` characters each, cut at sentence ends, `overlap` shared. A persona who is the narrator gets
+    only what he tells himself: no passage that another teller's part touches, none that is mostly speech.
     """
+    own = card.narrator_is_persona
+    elsewhere = told_by_others(story, card) if own else []
+    speech = [(s.start, s.end) for p in paragraphs(story.text) for s in p.spans] if own else []
     ends = [m.end() for m in re.finditer(r"[.!?][\"')]*(?=\s)", story.text)] + [len(story.text)]
     rows, start = [], 0
     while start < len(story.text):
         end = max((e for e in ends if start < e <= start + size), default=min(e for e in ends if e > start))
         passage = " ".join(story.text[start:end].split())
-        if len(metrics.words(passage)) >= MIN_REPLY_WORDS:
+        told = not _shared(start, end, elsewhere) and 2 * _shared(start, end, speech) <= end - start
+        if told and len(metrics.words(passage)) >= MIN_REPLY_WORDS:
             messages = [
                 {"role": "system", "content": card.system_prompt},
                 {
@@ -201,6 +241,11 @@ def chunk_rows(story: Story, card: Card, size: int = 500, overlap: int = 50) -> 
         back = min(overlapping, default=end)
         start = back + len(story.text[back:]) - len(story.text[back:].lstrip())
     return rows
+
+
+def _shared(start: int, end: int, ranges: Iterable[tuple[int, int]]) -> int:
+    """How many characters of `start:end` lie in ranges that do not overlap one another."""
+    return sum(max(0, min(end, b) - max(start, a)) for a, b in ranges)
 
 
 def curated_rows(card: Card) -> dict[str, list[Row]]:

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,8 +29,13 @@ from persona.strategies import chunk_rows, curated_rows, dialogue_rows, scene_st
 H, W, L = "Sherlock Holmes", "Dr. Watson", "Inspector Lestrade"
 
 
-def quotes(text: str, *speakers: str | None, tiers: str = "", keep: str = "") -> list[Quote]:
-    """The quotes of a text, spoken by `speakers` in order; `tiers`, `keep` ("yn"): one for each."""
+def quotes(
+    text: str, *speakers: str | None, tiers: str = "", keep: str = "", addressees: str = ""
+) -> list[Quote]:
+    """The quotes of a text, spoken by `speakers` in order.
+
+    `tiers`, `keep` ("yn"), `addressees` ("W", "L", or "-" for unknown): one for each.
+    """
     found, at = [], 0
     for paragraph, line in enumerate(text.split("\n\n")):
         found += [(at + m.start(1), at + m.end(1), paragraph) for m in re.finditer(r'"([^"]*)(?:"|$)', line)]
@@ -37,9 +43,12 @@ def quotes(text: str, *speakers: str | None, tiers: str = "", keep: str = "") ->
     assert len(found) == len(speakers), found
     tier_of = tiers.split() or ["explicit"] * len(found)
     kept = [letter == "y" for letter in keep] or [True] * len(found)
+    said_to = [{"W": W, "L": L, "-": None}[a] for a in addressees.split()] or [None] * len(found)
     return [
-        Quote(start, end, text[start:end], who, None, tier, 1.0, good, paragraph)
-        for (start, end, paragraph), who, tier, good in zip(found, speakers, tier_of, kept, strict=True)
+        Quote(start, end, text[start:end], who, whom, tier, 1.0, good, paragraph)
+        for (start, end, paragraph), who, whom, tier, good in zip(
+            found, speakers, said_to, tier_of, kept, strict=True
+        )
     ]
 
 
@@ -128,13 +137,23 @@ def test_an_utterance_is_kept_if_all_of_it_is():
 
 
 @pytest.fixture
-def rows_of(monkeypatch):
-    """`rows_of(text, *speakers)`: conversations as "u: ...", "a: ..."; system turns are checked, left out."""
+def rows_of():
+    """`rows_of(text, *speakers)`: conversations with all their context as "u: ...", "a: ...".
+
+    System turns are checked and left out. `variant=1`: the rows with one exchange of context less.
+    """
     card = load_card("sherlock")
 
-    def make(text: str, *speakers: str | None, context_turns: int = 3, raw: bool = False, **hints: str):
-        monkeypatch.setattr(strategies, "attribute", lambda *_, **__: quotes(text, *speakers, **hints))
-        rows = dialogue_rows(story(text), card, context_turns)
+    def make(
+        text: str,
+        *speakers: str | None,
+        context_turns: int = 3,
+        raw: bool = False,
+        variant: int = 0,
+        **hints: str,
+    ):
+        found = dialogue_rows(story(text), card, quotes(text, *speakers, **hints), context_turns)
+        rows = [r for r in found if r["meta"]["variant"] == variant]
         assert all(r["messages"][0] == {"role": "system", "content": card.system_prompt} for r in rows)
         return rows if raw else [[f"{m['role'][0]}: {m['content']}" for m in r["messages"][1:]] for r in rows]
 
@@ -160,6 +179,30 @@ def test_context_begins_with_somebody_else_and_has_at_most_so_many_turns(rows_of
         ]
 
 
+def test_a_reply_with_a_longer_context_is_offered_with_less_of_it_too(rows_of):
+    assert rows_of(TALK, W, H, W, H, variant=1) == [["u: And the hat?", "a: The hat is everything."]]
+    assert rows_of(TALK, W, H, W, H, variant=2) == []
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["There he is at last!", "Hush! Not a sound.", "Quick, the door!", "I suspect that the man was--"],
+)
+def test_a_reply_that_points_at_the_scene_or_is_cut_short_makes_no_row(rows_of, reply):
+    assert rows_of(f'"What do you make of it?" I asked.\n\n"{reply}" said Holmes.', W, H) == []
+
+
+def test_a_long_reply_may_point_at_the_scene(rows_of):
+    reply = "Look at the facts in their order, Watson, and you will see that only one man could have come in."
+    assert len(rows_of(f'"What do you make of it?" I asked.\n\n"{reply}" said Holmes.', W, H)) == 1
+
+
+def test_a_reply_to_somebody_else_than_who_has_just_spoken_makes_no_row(rows_of):
+    text = '"I shall go home," said Lestrade.\n\n"It is a strange case, Watson," said Holmes.'
+    assert rows_of(text, L, H, addressees="- W") == []
+    assert len(rows_of(text, L, H, addressees="- L")) == len(rows_of(text, L, H)) == 1
+
+
 def test_a_row_says_where_it_comes_from(rows_of):
     row = rows_of(TALK, W, H, W, H, tiers="explicit pronoun explicit alternation", raw=True)[1]
     start = TALK.index("The hat is")
@@ -170,6 +213,7 @@ def test_a_row_says_where_it_comes_from(rows_of):
         "span": [start, start + len("The hat is everything,")],
         "teacher": None,
         "scene": "a-story#0",
+        "variant": 0,
     }
     assert row["id"] == row_id(row["messages"])
 
@@ -496,13 +540,16 @@ def test_where_somebody_else_tells_the_tale_only_replies_tagged_by_name_count(
 
     monkeypatch.setattr(strategies, "attribute", attribute)
     one = in_chapters(name, **dict.fromkeys((c.replace("/", "__").replace("-", "_") for c in chapters), TALK))
-    rows = dialogue_rows(one, load_card("sherlock"), 3)
+    card = load_card("sherlock")
+    rows = [
+        r for r in dialogue_rows(one, card, strategies.quotes_of(one, card), 3) if not r["meta"]["variant"]
+    ]
     assert asked == [whole]
     places = [r["meta"]["span"][0] for r in rows]
     assert tuple(sum(c.start <= at < c.end for at in places) for c in one.chapters) == kept
 
 
-# Near-duplicates and leaks
+# Leaks
 
 
 def prose(seed: int, n: int = 60) -> str:
@@ -511,90 +558,12 @@ def prose(seed: int, n: int = 60) -> str:
     return " ".join("".join(rng.choice("aeioubdfgklmnprst") for _ in range(7)) for _ in range(n))
 
 
-def change(text: str, n: int) -> str:
-    """The text with its last `n` words replaced."""
-    return " ".join([*text.split()[:-n], *(f"other{i}" for i in range(n))])
-
-
 def row(question: str, answer: str, system: str = "Be Holmes."):
     roles = ("system", "user", "assistant")
     return make_row(
         [{"role": r, "content": c} for r, c in zip(roles, (system, question, answer), strict=True)],
         "dialogue",
     )
-
-
-def removed_from(train=(), validation=(), test=()):
-    rows = {"train": list(train), "validation": list(validation), "test": list(test)}
-    counts = dataset.remove_near_duplicates(rows)
-    return rows, dict(counts)
-
-
-def test_a_training_row_with_nearly_the_question_or_the_answer_of_a_held_out_row_goes():
-    held = row(prose(1), prose(2))
-    same_question = row(change(prose(1), 1), prose(3))  # 57 of 59 shingles shared: 0.97
-    same_answer = row(prose(4), change(prose(2), 1))
-    other = row(change(prose(1), 30), change(prose(2), 30))  # 28 of 88 shingles shared: 0.32
-    for split in ("test", "validation"):
-        rows, counts = removed_from(train=[same_question, other, same_answer], **{split: [held]})
-        assert rows["train"] == [other]
-        assert rows[split] == [held]
-        assert counts == {"train: near a held-out row": 2}
-
-
-def test_a_validation_row_near_a_test_row_goes_and_the_test_row_stays():
-    held, near = row(prose(1), prose(2)), row(prose(3), change(prose(2), 1))
-    rows, counts = removed_from(validation=[near], test=[held])
-    assert (rows["validation"], rows["test"], counts) == ([], [held], {"validation: near a held-out row": 1})
-
-
-def test_question_and_answer_are_not_compared_with_each_other_and_the_system_turn_is_not_compared():
-    held = row(prose(1), prose(2), system=prose(9))
-    crossed = row(prose(2), prose(1), system=prose(9))
-    assert removed_from(train=[crossed], test=[held]) == (
-        {"train": [crossed], "validation": [], "test": [held]},
-        {},
-    )
-
-
-def test_the_instruction_is_all_turns_before_the_answer():
-    def talk(*contents):
-        roles = ["user", "assistant"] * (len(contents) // 2)
-        return make_row([{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)], "dialogue")
-
-    held = talk(prose(1), prose(2), prose(3), prose(4))
-    near, far = (
-        talk(prose(1), prose(2), change(prose(3), 1), prose(5)),
-        talk(prose(6), prose(7), prose(3), prose(8)),
-    )
-    rows, counts = removed_from(train=[near, far], test=[held])
-    assert (rows["train"], counts) == ([far], {"train: near a held-out row": 1})
-
-
-def test_rows_of_one_split_may_resemble_each_other_but_not_repeat_word_for_word():
-    one, alike = row(prose(1), prose(2)), row(prose(1), change(prose(2), 1))
-    rows, counts = removed_from(train=[one, alike, one], test=[row(prose(5), prose(6))] * 2)
-    assert rows["train"] == [one, alike]
-    assert counts == {"test: repeated": 1, "train: repeated": 1}
-
-
-def test_passages_that_answer_the_same_request_are_compared_by_what_they_say():
-    # every chunk row asks "Pray go on with your account.": that alone is no leak
-    def chunk(answer: str):
-        return row("Pray go on with your account.", answer) | {
-            "meta": make_row([], "chunk", story="s")["meta"]
-        }
-
-    held, near, far = chunk(prose(1)), chunk(change(prose(1), 1)), chunk(prose(2))
-    rows, counts = removed_from(train=[near, far], test=[held])
-    assert (rows["train"], counts) == ([far], {"train: near a held-out row": 1})
-
-
-def test_short_texts_are_near_only_if_they_are_the_same_words():
-    held = row("Well, Watson?", "Yes, indeed.")
-    same, other = row("well Watson", prose(1)), row("Well, Lestrade?", "No, indeed.")
-    rows, counts = removed_from(train=[same, other], test=[held])
-    assert (rows["train"], counts) == ([other], {"train: near a held-out row": 1})
 
 
 def test_the_leak_report_counts_eight_grams_of_held_out_answers_in_training_answers():
@@ -673,10 +642,11 @@ def test_a_data_set_is_made_whole(persona, texts, tmp_path):
     assert sorted(p.name for p in out.iterdir()) == sorted(dataset.FILES)
     rows = {split: read_rows(out / f"{split}.jsonl") for split in dataset.SPLITS}
     # five stories of six replies, the last two in the order of their names held out; curated rows by topic
+    # all but a story's first reply with a shorter context, too
     assert {s: {"rows": len(r), **Counter(x["meta"]["strategy"] for x in r)} for s, r in rows.items()} == {
-        "train": {"rows": 20, "dialogue": 18, "curated": 1, "guard": 1},
-        "validation": {"rows": 7, "dialogue": 6, "curated": 1},
-        "test": {"rows": 7, "dialogue": 6, "curated": 1},
+        "train": {"rows": 35, "dialogue": 33, "curated": 1, "guard": 1},
+        "validation": {"rows": 12, "dialogue": 11, "curated": 1},
+        "test": {"rows": 12, "dialogue": 11, "curated": 1},
     }
     stories = {s: {x["meta"]["story"] for x in r} - {None} for s, r in rows.items()}
     assert stories == {"train": {"alpha", "beta", "delta"}, "validation": {"epsilon"}, "test": {"gamma"}}
@@ -687,18 +657,25 @@ def test_a_data_set_is_made_whole(persona, texts, tmp_path):
             assert {"strategy", "story", "tier", "span", "teacher"} <= set(one["meta"])
 
     assert manifest == json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["counts"]["train"] == {"rows": 20, "dialogue": 18, "curated": 1, "guard": 1}
+    assert manifest["counts"]["train"] == {"rows": 35, "dialogue": 33, "curated": 1, "guard": 1}
     assert manifest["distinct_answers"] == {"train": 20, "validation": 7, "test": 7}
-    assert manifest["stories"]["gamma"] == {"split": "test", "dialogue": 6}
+    assert manifest["stories"]["gamma"] == {"split": "test", "dialogue": 11}
     assert manifest["stories"]["(none)"] == {"split": "by topic", "curated": 3, "guard": 1}
-    assert manifest["settings"] == {"strategies": ["dialogue", "curated"], "context_turns": 3, "seed": 42}
+    assert manifest["settings"] == {
+        "strategies": ["dialogue", "curated"],
+        "context_turns": 3,
+        "rows": None,
+        "quality": False,
+        "seed": 42,
+    }
     assert (manifest["persona"], manifest["corpus"], manifest["version"]) == (
         "holmes",
         "letters",
         config.VERSION,
     )
     assert manifest["removed"] == {}
-    assert manifest["leak_report"]["test"] == {"rows": 7, "mean": 0.0, "max": 0.0}
+    assert manifest["figures"]["rows"] == 59 and manifest["figures"]["most_rows_an_answer"] == 2
+    assert manifest["leak_report"]["test"] == {"rows": 12, "mean": 0.0, "max": 0.0}
     import hashlib
 
     for name, digest in manifest["files_sha256"].items():
@@ -707,7 +684,7 @@ def test_a_data_set_is_made_whole(persona, texts, tmp_path):
 
     card = (out / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlanguage: en\n")
-    assert "| train | 20 | 1 | 18 | 1 | 20 |" in card  # curated, dialogue, guard
+    assert "| train | 35 | 1 | 33 | 1 | 20 |" in card  # curated, dialogue, guard
     assert "> **assistant**: The violin, and at hours that my friend deplores." in card
 
 
@@ -734,6 +711,30 @@ def test_strategies_choose_what_is_made(persona, texts, tmp_path):
     manifest = dataset.build(card, str(texts), tmp_path / "b", strategies=("dialogue",), context_turns=1)
     assert manifest["counts"]["train"] == {"rows": 18, "dialogue": 18}
     assert {len(r["messages"]) for r in read_rows(tmp_path / "b" / "train.jsonl")} == {3}
+
+
+def test_so_many_rows_as_are_asked_for_the_best_first_and_no_padding(persona, texts, tmp_path):
+    card = load_card(str(persona))
+    manifest = dataset.build(card, str(texts), tmp_path / "a", rows=34)
+    # 59 rows: 35, 12, 12; those with all their context (34 with the curated ones) come first
+    assert {s: c["rows"] for s, c in manifest["counts"].items()} == {"train": 20, "validation": 7, "test": 7}
+    rows = [r for s in dataset.SPLITS for r in read_rows(tmp_path / "a" / f"{s}.jsonl")]
+    assert not any(r["meta"].get("variant") for r in rows)
+    assert manifest["removed"]["train: more than were asked for"] == 15
+    manifest = dataset.build(card, str(texts), tmp_path / "b", rows=5000)
+    assert manifest["figures"]["rows"] == 59 and manifest["removed"] == {}
+
+
+def test_quality_keeps_the_best_tiers_and_one_question_an_answer(persona, texts, tmp_path, monkeypatch):
+    def doubtful(text, card, other_narrator=False):
+        found = by_tag(text, card)
+        return [replace(q, tier="alternation") if i % 4 == 3 else q for i, q in enumerate(found)]
+
+    monkeypatch.setattr(strategies, "attribute", doubtful)  # every other reply of Holmes's
+    manifest = dataset.build(load_card(str(persona)), str(texts), tmp_path / "a", quality=True)
+    assert manifest["counts"]["train"] == {"rows": 11, "dialogue": 9, "curated": 1, "guard": 1}
+    rows = read_rows(tmp_path / "a" / "train.jsonl")
+    assert {(r["meta"]["tier"], r["meta"].get("variant", 0)) for r in rows} == {("explicit", 0), (None, 0)}
 
 
 @pytest.mark.parametrize(
@@ -869,4 +870,3 @@ def test_changed_code_that_decides_what_the_rows_are_makes_it_again(
 def test_made_up_words_are_far_apart():
     # what the tests above rest on
     assert metrics.jaccard(prose(1), prose(2)) == 0.0
-    assert metrics.jaccard(prose(1), change(prose(1), 1)) == 59 / 61

@@ -163,7 +163,7 @@ def trainer_settings(args: Args, folder: Path, on_gpu: bool, steps: int):
         save_total_limit=2,
         logging_steps=max(1, every // 5),
         load_best_model_at_end=args.keep == "best",
-        metric_for_best_model="eval_loss",
+        metric_for_best_model="eval_loss" if args.keep == "best" else None,
         greater_is_better=False,
         restore_callback_states_from_checkpoint=True,
         report_to="none",
@@ -365,6 +365,7 @@ def main(args: Args) -> None:
         sys.exit(INTERRUPTED)
 
     loss = trainer.evaluate(sets["validation"], metric_key_prefix="final")["final_loss"]
+    checks = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
     quantised = "" if args.four_bit else ", base not quantised"
     measured = {
         "data set": f"{data.name}, {len(sets['train']):,} rows an epoch, sha256 {inputs['data_sha256'][:16]}",
@@ -373,7 +374,7 @@ def main(args: Args) -> None:
         "learning rate, batch, seed": f"{args.lr:g}, {args.batch_size}, {args.seed}",
         "steps, epochs": f"{state.global_step}, {state.epoch:.2f}",
         "kept": args.keep,
-        "best validation loss on the subset": state.best_metric,
+        "best validation loss on the subset": min(checks) if checks else None,
         "validation loss of the kept adapter, all rows": loss,
     }
     save_adapter(trainer.model, tokenizer, folder, entry, model_card(folder.name, args, entry, measured))

@@ -33,13 +33,13 @@ ADDRESSED, NAMED, TOLD, FORMAL, DEFERENT = (
 NEXT_IS_TOLD, NEXT_IS_ADDRESSED, BEFORE_IS_ADDRESSED = 0.8, 0.8, 0.4
 ANTECEDENT_HERE, ANTECEDENT_BEFORE, NO_GENDER = 3.5, 3.0, -1.5
 SAME_PERSON, ANY_OF_GENDER = 1.05, 0.4  # of a description's strength, for a named person whom it may mean
-PERSONA_ABSENT = 0.4  # of a description's strength, where the persona has not been mentioned for long
+PROTAGONIST_ABSENT = 0.4  # of a description's strength, where the protagonist has not been mentioned for long
 SAME_PARAGRAPH, SAME_ADJACENT, SAME_APART, SAME_AFTER_OPEN = 2.8, -3.6, -0.5, 1.0
 TRAILING_BEAT, ALTERNATE = 1.5, 2.1
 VOICE, VOICE_CLIP, VOICE_PRIOR = 0.6, 3.0, 300.0
 SURE = 0.9  # turns from whose words the voices are learnt
 
-ROLES = ("persona", "narrator", "other")
+ROLES = ("protagonist", "narrator", "other")
 
 
 class Sieve:
@@ -72,9 +72,9 @@ class Sieve:
                     presence[i][id(entity)] += weight
         for turn in self.turns:
             for cue in turn.cues:
-                # "My companion" alone does not show that the persona is there at all.
+                # "My companion" alone does not show that the protagonist is there at all.
                 if cue.entity is not None and (
-                    cue.kind != "description" or cue.entity is not self.people.persona
+                    cue.kind != "description" or cue.entity is not self.people.protagonist
                 ):
                     presence[turn.paragraph][id(cue.entity)] += 0.5 if cue.kind == "action" else 1.0
             for entity in turn.addressed:
@@ -96,9 +96,9 @@ class Sieve:
             t.formal and any(c.kind == "explicit" and c.entity is narrator for c in t.cues)
             for t in self.turns
         )
-        persona = self.people.persona
-        self._deferent_persona = any(
-            t.deferent and any(c.kind == "explicit" and c.entity is persona for c in t.cues)
+        protagonist = self.people.protagonist
+        self._deferent_protagonist = any(
+            t.deferent and any(c.kind == "explicit" and c.entity is protagonist for c in t.cues)
             for t in self.turns
         )
         for turn in self.turns:
@@ -130,7 +130,7 @@ class Sieve:
             elif cue.entity is not None:
                 activity.setdefault(id(cue.entity), 0.05)
                 ranked.append(id(cue.entity))
-        turn.persona_near = past.get(id(self.people.persona), 0.0) >= 0.03
+        turn.protagonist_near = past.get(id(self.people.protagonist), 0.0) >= 0.03
         for k in dict.fromkeys(ranked):
             entity = self.by_id[k]
             score = ACTIVITY * math.log(0.05 + min(activity[k], 4.0))
@@ -139,14 +139,16 @@ class Sieve:
                     score += self._fit_pronoun(cue, entity, *antecedents[cue.pronoun])
                 else:
                     score += self._fit(cue, entity) * (
-                        PERSONA_ABSENT if not turn.persona_near and cue.kind == "description" else 1.0
+                        PROTAGONIST_ABSENT if not turn.protagonist_near and cue.kind == "description" else 1.0
                     )
             score += DESCRIBED * (entity.role == "described")
             score += ADDRESSED * any(entity is e for e in turn.addressed)
             score += NAMED * any(entity is e for e in turn.named)
             score += TOLD * any(entity is e for e in turn.told)
             score += FORMAL * (turn.formal and k == narrator and not self._formal_narrator)
-            score += DEFERENT * (turn.deferent and entity.role == "persona" and not self._deferent_persona)
+            score += DEFERENT * (
+                turn.deferent and entity.role == "protagonist" and not self._deferent_protagonist
+            )
             turn.scores[k] = score
         turn.scores[0] = UNKNOWN
 
@@ -156,7 +158,7 @@ class Sieve:
             return cue.strength
         if cue.entity.role != "described" or entity.role == "narrator":
             return 0.0
-        if entity is self.people.persona:
+        if entity is self.people.protagonist:
             return cue.strength if self.reader.is_standing(cue.entity.name) else 0.0
         # "The old man" may be somebody with a name; "the inspector" is Inspector Lestrade.
         if self.people.titled(entity, cue.entity.name.split()[-1]):
@@ -166,8 +168,7 @@ class Sieve:
 
     def _fit_pronoun(self, cue: Cue, entity: Entity, antecedent: Entity | None, here: bool) -> float:
         """How much a pronoun speaks for somebody: gender, and whom the narration named before it."""
-        teller = entity.role == "narrator" and not self.card.narrator_is_persona  # he is "I", not "he"
-        if teller or entity.gender not in (None, cue.pronoun):
+        if entity.role == "narrator" or entity.gender not in (None, cue.pronoun):
             return 0.0
         same = antecedent is entity or (
             antecedent is not None
@@ -209,7 +210,7 @@ class Sieve:
     # How they talk
 
     def _add_voices(self) -> None:
-        """Score again by how the persona, the narrator and all others talk in turns already sure.
+        """Score again by how the protagonist, the narrator and all others talk in turns already sure.
 
         Naive Bayes over the set of a turn's words, smoothed towards the text's own word frequencies. The
         words of a speech depend on one another, so the sum grows with the square root of their number, and

@@ -50,6 +50,8 @@ class Person:
     aliases: tuple[str, ...]
     descriptions: tuple[str, ...] = ()
     """Standing descriptions: "my companion", "the detective"."""
+    pronoun: str | None = None
+    """"he" or "she"; None where the text itself must show it."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,10 @@ class Card:
     vocatives: tuple[str, ...]
     """How others address the persona, and the narrator: whoever is addressed is not the one who speaks."""
     people: tuple[Person, ...]
-    """Other people who recur, each with their aliases."""
+    """Other people who recur, each with their aliases.
+
+    Where the stories are about one of them and not about the persona, that one has the descriptions.
+    """
     lexicon: tuple[str, ...]
     """Words that mark the period and the voice, lower-case."""
     strategies: tuple[str, ...]
@@ -96,6 +101,8 @@ def load_card(name: str) -> Card:
         )
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        if isinstance(raw["corpora"], str):
+            raw["corpora"] = _corpora_of(raw["corpora"])
         return _card(raw, folder)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: not valid TOML: {error}") from error
@@ -106,6 +113,21 @@ def load_card(name: str) -> Card:
             f"{path}: a field has the wrong kind of value ({error}); "
             f"compare with {config.PERSONAS}/sherlock/persona.toml"
         ) from error
+
+
+def _corpora_of(persona: str) -> dict:
+    """The corpora of another persona's card: the same books, and the same stories held out.
+
+    Raises:
+        ValueError: no such card, or it takes its own from a third one.
+    """
+    path = config.PERSONAS / persona / "persona.toml"
+    if not path.is_file():
+        raise ValueError(f"corpora of {persona!r}: there is no {path}")
+    corpora = tomllib.loads(path.read_text(encoding="utf-8"))["corpora"]
+    if isinstance(corpora, str):
+        raise ValueError(f"corpora of {persona!r}: that card takes them from {corpora!r}, name it instead")
+    return corpora
 
 
 def _card(raw: dict, folder: Path) -> Card:
@@ -137,7 +159,10 @@ def _card(raw: dict, folder: Path) -> Card:
         narrator=teller,
         narrator_is_persona=teller is not None and teller.name == persona.name,
         vocatives=tuple(raw.get("vocatives", [])),
-        people=tuple(Person(p["name"], tuple(p["aliases"])) for p in raw.get("people", [])),
+        people=tuple(
+            Person(p["name"], tuple(p["aliases"]), tuple(p.get("descriptions", [])), p.get("pronoun"))
+            for p in raw.get("people", [])
+        ),
         lexicon=tuple(w.lower() for w in raw["lexicon"]),
         strategies=tuple(raw.get("strategies", ["dialogue", "curated"])),
         curated_topics={split: tuple(topics) for split, topics in raw.get("curated", {}).items()},

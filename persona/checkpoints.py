@@ -56,7 +56,8 @@ def fault(checkpoint: Path) -> str | None:
         return "it was not finished (no marker)"
     try:
         stated = json.loads(marker.read_text(encoding="utf-8"))
-        step = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        step, best = state["global_step"], state.get("best_global_step") or state["global_step"]
         hashes, stated_step = dict(stated["sha256"]), stated["step"]
     except (OSError, ValueError, KeyError, TypeError) as error:  # ValueError: not UTF-8, or not JSON
         return f"its marker or trainer state cannot be read ({error})"
@@ -68,6 +69,8 @@ def fault(checkpoint: Path) -> str | None:
             return f"{name} is missing"
         if runlog.sha256_of(path) != expected:
             return f"{name} does not have the hash that was recorded"
+    if best != step and (why := fault(checkpoint.with_name(f"checkpoint-{best}"))):
+        return f"the best checkpoint so far, of step {best}, is lost: {why}"
     return None
 
 

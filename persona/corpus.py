@@ -104,8 +104,10 @@ def load_corpus(card: Card, corpus: str) -> Corpus:
             f"{where}: no story found, under {MIN_WORDS} words of text: put novels or stories there"
         )
     name = entry.name if entry else folder.resolve().name
+    known = {story.id for story in stories}
+    known |= {i for s in stories for c in s.chapters for i in (c.id, f"{s.id}/{c.id}")}
     for held_out in [*entry.validation, *entry.test] if entry else []:
-        if held_out not in {story.id for story in stories}:
+        if held_out not in known:
             logger.warning("corpus %s: the card holds out %r, but no story has that id", name, held_out)
     logger.info("corpus %s: %d stories from %d files", name, len(stories), len(files))
     return Corpus(name, tuple(_unique(stories)), tuple(removed), hashes)

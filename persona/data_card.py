@@ -28,6 +28,15 @@ def data_card(card: Card, manifest: dict, rows: dict[str, list[Row]]) -> str:
     counts, figures = manifest["counts"], manifest["figures"]
     kinds = sorted({k for c in counts.values() for k in c} - {"rows"})
     leaks = [f"{s} mean {r['mean']:.2%}, highest {r['max']:.2%}" for s, r in manifest["leak_report"].items()]
+    whole = (
+        "Stories are split whole, before anything is made from them; curated rows by topic. Near-duplicates "
+        "(Jaccard on word 3-shingles) of held-out rows are taken out of training, and of a split's answers "
+        "all but one."
+    )
+    if "persona_chat" in kinds:
+        whole = (
+            "Split by conversation. A reply that a training row holds word for word has `overlap` in `meta`."
+        )
     lines = [
         "---",
         "language: en",
@@ -53,9 +62,7 @@ def data_card(card: Card, manifest: dict, rows: dict[str, list[Row]]) -> str:
             for s in SPLITS
         ),
         "",
-        "Stories are split whole, before anything is made from them; curated rows by topic. Near-duplicates "
-        "(Jaccard on word 3-shingles) of held-out rows are taken out of training, and of a split's answers "
-        "all but one.",
+        whole,
         "",
         f"{figures['rows']:,} rows, {figures['distinct_answers']:,} distinct answers, no answer in more than "
         f"{figures['most_rows_an_answer']} rows. Share of rows whose answer begins with the commonest five "

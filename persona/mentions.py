@@ -8,7 +8,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from persona.card import Card
+from persona.card import Card, Person
 from persona.vocabulary import NOT_NAMES, NOUNS, SPEECH_VERBS, TITLES
 
 CAPITAL = r"[A-ZÀ-Þ]\w*(?:(?:-|['’](?!s\b))\w+)*"
@@ -41,7 +41,7 @@ class Entity:
 
     name: str
     gender: str | None = None
-    role: str = "other"  # persona, narrator, card, named, described
+    role: str = "other"  # protagonist, narrator, card, named, described
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ class People:
     """All persons of a text, and which of them a name or a description means."""
 
     card: Card
-    persona: Entity
+    protagonist: Entity
+    """Whom the stories are about and the standing descriptions mean: mostly the persona."""
+    descriptions: tuple[str, ...]
     narrator: Entity | None
     entities: list[Entity] = field(default_factory=list)
     by_name: dict[str, Entity] = field(default_factory=dict)
@@ -148,32 +150,43 @@ def find_people(text: str, narration: list[str], card: Card, other_narrator: boo
 
     `narration` are its normalised pieces outside quotes.
     """
-    persona = Entity(card.persona.name, card.pronoun, "persona")
+    hero = _protagonist(card)
+    protagonist = Entity(hero.name, _gender(hero, card), "protagonist")
     if other_narrator or card.narrator is None:
         narrator = Entity("", None, "narrator")  # speaks, but under no name
-    elif card.narrator_is_persona:
-        narrator = persona
     else:
         narrator = Entity(card.narrator.name, None, "narrator")
-    people = People(card, persona, narrator)
-    people.entities += [persona] + ([narrator] if narrator is not persona else [])
-    for alias in (*card.persona.aliases, card.persona.name):
-        people.by_name[fold(alias)] = persona
-    if card.narrator and not card.narrator_is_persona:
+    people = People(card, protagonist, hero.descriptions, narrator, [protagonist, narrator])
+    for alias in (*hero.aliases, hero.name):
+        people.by_name[fold(alias)] = protagonist
+    if card.narrator:
         # With another teller the card's narrator is a person like others.
         teller = Entity(card.narrator.name, None, "card") if narrator.name == "" else narrator
         if teller is not narrator:
             people.entities.append(teller)
         for alias in (*card.narrator.aliases, card.narrator.name):
             people.by_name.setdefault(fold(alias), teller)
-    for person in card.people:
-        entity = Entity(person.name, _title_gender(person.name), "card")
+    for person in (*([] if card.narrator_is_persona else [card.persona]), *card.people):
+        if person is hero:
+            continue
+        entity = Entity(person.name, _gender(person, card), "card")
         people.entities.append(entity)
         for alias in (*person.aliases, person.name):
             people.by_name.setdefault(fold(alias), entity)
     _add_names(squeeze(text), narration, people)
     _guess_genders(narration, people)
     return people
+
+
+def _protagonist(card: Card) -> Person:
+    """Whom the stories are about: who has standing descriptions, else the persona, unless he is "I"."""
+    nobody = Person("", ()) if card.narrator_is_persona else card.persona
+    return next((p for p in (card.persona, *card.people) if p.descriptions), nobody)
+
+
+def _gender(person: Person, card: Card) -> str | None:
+    pronoun = card.pronoun if person is card.persona else person.pronoun
+    return pronoun or _title_gender(person.name)
 
 
 def _title_gender(name: str) -> str | None:

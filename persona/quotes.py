@@ -5,6 +5,7 @@ python -m persona.quotes FILE --card data/personas/sherlock/persona.toml --out q
 
 import json
 import logging
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,14 @@ KEEP_FROM = {
     "alternation": 0.7,
 }
 """Probability from which a quote of a tier is good enough to train on; tiers that are not here never are."""
+CALLED_BY_TITLE = re.compile(
+    r"(?:^|[,.!?;] )(?:my (?:child|lad|girl|boy|good \w+)|inspector|sergeant|constable|captain|colonel|major"
+    r"|miss)(?:[,.!?;]|$)",
+    re.IGNORECASE,
+)
+"""Somebody who is not the narrator is called by a title alone."""
+EXCHANGE_TURNS = 6
+"""How many turns away the evidence may stand that the narrator is a party to the exchange."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ def attribute(text: str, card: Card, other_narrator: bool = False) -> list[Quote
     sieve = Sieve(text, found, card, other_narrator)
     quotes: list[Quote] = []
     spoken: set[int] = set()
-    for turn in sieve.turns:
+    for i, turn in enumerate(sieve.turns):
         for span in turn.spans:
             spoken.add(id(span))
             tier = turn.tier
@@ -76,7 +85,7 @@ def attribute(text: str, card: Card, other_narrator: bool = False) -> list[Quote
                     addressee=(turn.addressee.name or None) if turn.addressee else None,
                     tier=tier,
                     confidence=round(turn.probability, 3) if turn.speaker else 0.0,
-                    keep=_keep(turn, sieve, other_narrator),
+                    keep=_keep(turn, sieve, other_narrator) and not _doubtful_narrator(i, sieve),
                     paragraph=span.paragraph,
                 )
             )
@@ -103,14 +112,59 @@ def _keep(turn: Turn, sieve: Sieve, other_narrator: bool) -> bool:
     """Speaker known, and the evidence good enough for its tier."""
     if turn.speaker is None:
         return False
-    if turn.speaker is sieve.people.persona and not turn.persona_near and turn.tier != "explicit":
+    if turn.speaker is sieve.people.protagonist and not turn.protagonist_near and turn.tier != "explicit":
         return False
     if other_narrator:
         return turn.tier == "explicit" and turn.run < 3
     if turn.tier == "monologue":
         explicit = any(c.kind == "explicit" and c.entity is turn.speaker for c in turn.cues)
-        return explicit and turn.speaker is sieve.people.persona
+        return explicit and turn.speaker.name == sieve.card.persona.name
     return turn.probability >= KEEP_FROM.get(turn.tier, 2.0)
+
+
+def _doubtful_narrator(i: int, sieve: Sieve) -> bool:
+    """A persona who is the narrator speaks by alternation alone, and nothing near shows that it is he.
+
+    "I" is there in every scene, so that the answers of somebody without a name easily fall to him. The
+    nearest turn of the exchange that shows with whom the protagonist talks must show the narrator.
+    """
+    turn, people = sieve.turns[i], sieve.people
+    if not sieve.card.narrator_is_persona or turn.speaker is not people.narrator:
+        return False
+    if turn.tier not in ("vocative", "alternation"):
+        return False
+    if turn.formal or turn.deferent:
+        return True
+    if any(e is people.protagonist for e in turn.addressed):
+        return False
+    shown = (_shows_narrator(sieve.turns[k], sieve) for k in _exchange(i, sieve.turns))
+    return not next((answer for answer in shown if answer is not None), False)
+
+
+def _exchange(i: int, turns: list[Turn]) -> list[int]:
+    """Indices of the turns around the i-th that follow one another closely, nearest first."""
+    reach = []
+    for step in (-1, 1):
+        k = i
+        while 0 <= k + step < len(turns) and abs(k + step - i) <= EXCHANGE_TURNS:
+            first, second = sorted((k, k + step))
+            if turns[second].paragraph - turns[first].spans[-1].paragraph > 2:
+                break
+            k += step
+            reach.append(k)
+    return sorted(reach, key=lambda k: (abs(k - i), k))
+
+
+def _shows_narrator(turn: Turn, sieve: Sieve) -> bool | None:
+    """Whether tags and vocatives of a turn show the narrator as a party; None: they show nobody."""
+    people = sieve.people
+    parties = [*turn.addressed, *turn.told]
+    if turn.speaker is not None and any(c.kind in ("explicit", "description", "pronoun") for c in turn.cues):
+        parties.append(turn.speaker)
+    others = [e for e in parties if e is not people.protagonist]
+    if turn.formal or any(CALLED_BY_TITLE.search(sieve.reader.quote(span)) for span in turn.spans):
+        return False
+    return any(e is people.narrator for e in others) if others else None
 
 
 @dataclass(frozen=True)

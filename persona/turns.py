@@ -73,7 +73,7 @@ class Turn:
     formal: bool = False
     """It says "sir" or "Mr. Holmes" to somebody: the narrator, a friend, does not unless he is seen to."""
     deferent: bool = False
-    """It begins with "Yes, sir": a servant or a policeman, unless the persona is seen to talk so."""
+    """It begins with "Yes, sir": a servant or a policeman, unless the protagonist is seen to talk so."""
     same_paragraph: bool = False
     """Another turn stands before it in its paragraph."""
     after_open: bool = False
@@ -84,8 +84,8 @@ class Turn:
     """Number of paragraphs in the unclosed run that this turn is."""
     scores: dict[int, float] = field(default_factory=dict)
     """id of an entity -> score; 0 is somebody whom the text has not named."""
-    persona_near: bool = True
-    """The persona was mentioned not long before."""
+    protagonist_near: bool = True
+    """The protagonist was mentioned not long before."""
     speaker: Entity | None = None
     addressee: Entity | None = None
     probability: float = 0.0
@@ -143,9 +143,9 @@ class Reader:
         return pieces
 
     def _introduces_friend(self, pieces: list[str]) -> bool:
-        """ "My friend Mr. Phelps": for a while "my friend" need not be the persona."""
+        """ "My friend Mr. Phelps": for a while "my friend" need not be the protagonist."""
         named = [self.people.name(m[1]) for piece in pieces for m in _OTHER_FRIEND.finditer(piece)]
-        return any(e is not None and e is not self.people.persona for e in named)
+        return any(e is not None and e is not self.people.protagonist for e in named)
 
     def _is_unspoken(self, paragraph: Paragraph, i: int, span: Span) -> bool:
         """Titles, letters and words under discussion."""
@@ -227,24 +227,22 @@ class Reader:
         return None
 
     def described(self, words: str, paragraph: int, strength: float = 1.0) -> Cue:
-        """The persona's standing descriptions are the card's.
+        """The protagonist's standing descriptions are the card's.
 
         Any other description is a person of its own.
         """
         if not self.is_standing(words):
             return Cue("description", self.people.description(words), strength=TAG * strength)
-        # "My companion" is the persona; "the detective" may as well be one from the police.
+        # "My companion" is the protagonist; "the detective" may as well be one from the police.
         other = any(0 <= paragraph - i <= OTHER_FRIEND_PARAGRAPHS for i in self._other_friends)
         if (words.lower().startswith("my ") and not other) or len(words.split()) > 2:
-            return Cue("description", self.people.persona, strength=STANDING * TAG * strength)
+            return Cue("description", self.people.protagonist, strength=STANDING * TAG * strength)
         return Cue("description", self.people.description(words), strength=DOUBTFUL * TAG * strength)
 
     def is_standing(self, words: str) -> bool:
-        """The card lists the description as the persona's, and somebody else tells the story."""
+        """The card lists the description as the protagonist's."""
         key = words.lower()
-        return not self.card.narrator_is_persona and any(
-            key == d or key.startswith(d + " ") for d in self.card.persona.descriptions
-        )
+        return any(key == d or key.startswith(d + " ") for d in self.people.descriptions)
 
     def _beat(self, text: str, paragraph: int, before: bool) -> Cue | None:
         """Who acts in the sentence nearest the quote."""
@@ -357,4 +355,4 @@ class Reader:
                 if not any(entity is e for e in group):
                     group.append(entity)
                 titled = m.group().split()[0].rstrip(".").lower() in TITLES
-                turn.formal |= vocative and titled and entity is self.people.persona
+                turn.formal |= vocative and titled and entity is self.people.protagonist

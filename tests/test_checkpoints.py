@@ -16,13 +16,13 @@ from persona.errors import UserError
 WEIGHTS = b"weights" * 100
 
 
-def make(folder, step: int, sealed: bool = True, state_step: int | None = None):
+def make(folder, step: int, sealed: bool = True, state_step: int | None = None, best: int | None = None):
     """A checkpoint as the trainer leaves it, with a folder inside."""
     path = folder / f"checkpoint-{step}"
     (path / "inner").mkdir(parents=True)
     (path / "adapter_model.safetensors").write_bytes(WEIGHTS)
     (path / "inner" / "optimizer.pt").write_bytes(b"moments")
-    state = {"global_step": step if state_step is None else state_step}
+    state = {"global_step": step if state_step is None else state_step, "best_global_step": best}
     (path / "trainer_state.json").write_text(json.dumps(state), encoding="utf-8")
     if sealed:
         seal(path)
@@ -55,6 +55,21 @@ def test_the_marker_holds_the_step_and_the_hash_of_every_file(tmp_path):
     assert fault(path) is None
     seal(path)  # again: the marker does not hash itself
     assert fault(path) is None and MARKER not in json.loads((path / MARKER).read_text())["sha256"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "gone"])
+def test_a_checkpoint_whose_best_one_is_lost_cannot_be_used(tmp_path, damage):
+    """At the end of the training it could not give back the best weights."""
+    best, last = make(tmp_path, 10, best=10), make(tmp_path, 30, best=10)
+    assert fault(last) is None and fault(best) is None
+    if damage == "truncated":
+        truncate(best)
+        why = "adapter_model.safetensors does not have the hash that was recorded"
+    else:
+        (best / MARKER).unlink()
+        why = "it was not finished (no marker)"
+    assert fault(last) == f"the best checkpoint so far, of step 10, is lost: {why}"
+    assert last_good(tmp_path) is None
 
 
 def truncate(path):

@@ -115,7 +115,7 @@ def test_term_rate_is_over_the_words_of_all_texts():
     assert math.isnan(metrics.term_rate([], LEXICON))
 
 
-@pytest.mark.parametrize("persona", ["sherlock", "poirot"])
+@pytest.mark.parametrize("persona", ["sherlock", "poirot", "watson", "lestrade", "moriarty", "mycroft"])
 def test_every_lexicon_entry_is_one_word_that_can_be_counted(persona):
     lexicon = load_card(persona).lexicon
     assert [w for w in lexicon if words(w) != [w]] == []

@@ -278,7 +278,7 @@ def test_narrator_who_is_the_persona_is_i():
     quotes = attribute(
         '"Who is it?" said I.\n\n"A friend," said Holmes.\n\n"It is late," said my companion.', watson
     )
-    assert [q.speaker for q in quotes] == [WATSON, HOLMES, "my companion"]
+    assert [q.speaker for q in quotes] == [WATSON, HOLMES, HOLMES]
 
 
 def test_another_narrator_is_not_the_card_s():

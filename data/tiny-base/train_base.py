@@ -12,7 +12,7 @@ Writes  OUT/model.safetensors with tokenizer and chat template, OUT/training_log
     python data/tiny-base/train_base.py --data FOLDER --out OUT --init data/tiny-base
     # on several processes (two cores are quicker as two processes of one thread; or one GPU each)
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 data/tiny-base/train_base.py --data FOLDER --out OUT
-    # held-out bits per byte
+    # held-out bits per byte and answers to fixed prompts
     python data/tiny-base/train_base.py --data FOLDER --out OUT --eval-only --init MODEL
 
 The learning rate warms up, stays flat, and falls linearly over the last `--decay-steps`; talk has a larger
@@ -314,10 +314,37 @@ def bits_per_byte(model, tokenizer, path: Path, limit: int = 1024) -> dict[str, 
     return {key: bits[key] / size[key] for key in sorted(bits)}
 
 
+def answers(model, tokenizer) -> list[str]:
+    """Answers to the prompts beside this script: temperature 0.7, top_p 0.9, each from the same seed."""
+    import torch
+
+    found = []
+    for prompt in json.loads((HERE / "prompts.json").read_text(encoding="utf-8")):
+        messages = [{"role": role, "content": text} for role, text in prompt.items()]
+        inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
+        torch.manual_seed(1)
+        output = model.generate(
+            **inputs.to(model.device),
+            max_new_tokens=60,
+            do_sample=True,
+            temperature=0.7,
+            top_p=0.9,
+            top_k=0,
+            eos_token_id=2,
+            pad_token_id=0,
+        )
+        said = output[0, inputs["input_ids"].shape[1] :]
+        found.append(tokenizer.decode(said, skip_special_tokens=True).strip())
+    return found
+
+
 def figures(args: Args, model, tokenizer) -> dict:
-    found = {
+    """Held-out bits per byte by file and source, and answers to the fixed prompts."""
+    measured = {
         p.name.split(".")[0]: bits_per_byte(model, tokenizer, p) for p in files_of(args.data, heldout=True)
     }
+    model.eval()
+    found = {"heldout_bits_per_byte": measured, "answers": answers(model, tokenizer)}
     print(json.dumps(found, indent=1))
     return found
 
@@ -334,7 +361,7 @@ def save(args: Args, model, tokenizer, log: dict) -> None:
     tokenizer.save_pretrained(args.out)
     report = {
         **log,
-        "heldout_bits_per_byte": figures(args, final.float(), tokenizer),
+        **figures(args, final.float(), tokenizer),
         "settings": {k: str(v) for k, v in asdict(args).items()},
     }
     (args.out / "figures.json").write_text(json.dumps(report, indent=1))
@@ -432,7 +459,7 @@ def main(args: Args) -> None:
         f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer):,} tokens, on {device}"
     )
     if args.eval_only:
-        figures(args, model, tokenizer)
+        (args.out / "figures.json").write_text(json.dumps(figures(args, model, tokenizer), indent=1))
         return
     log = train(args, model, tokenizer, device)
     if RANK == 0:

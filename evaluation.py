@@ -99,7 +99,7 @@ def evaluate(
     args: Args, card, entry: config.ModelEntry, folder: Path, rows: list, train: list
 ) -> tuple[dict, list]:
     """The report and the predictions."""
-    from persona import runlog, scoring
+    from persona import runlog, scoring, significance
     from persona.chat import Sampling, context_length
 
     reference = args.protocol == "reference"
@@ -140,7 +140,7 @@ def evaluate(
         "canon_term_rate": rate,
         "systems": systems,
         "decoding": asdict(sampling),
-        "metrics": metrics,
+        "metrics": significance.with_holm(metrics),
         "controls": {},
         "leakage": leakage([i.reference for i in items], train, answers),
     }
@@ -168,7 +168,8 @@ def main(args: Args) -> None:
 
     settings = {k: v for k, v in runlog.settings_of(args).items() if k not in ("force", "run")}
     code = [
-        config.ROOT / "persona" / f"{m}.py" for m in ("scoring", "metrics", "intervals", "chat", "generation")
+        config.ROOT / "persona" / f"{m}.py"
+        for m in ("scoring", "metrics", "intervals", "significance", "chat", "generation")
     ]
     probes = [p for p in [card.folder / "probes.jsonl"] if p.is_file()]
     inputs = runlog.sha256_of(
@@ -199,10 +200,10 @@ def main(args: Args) -> None:
             settings=settings,
         )
     where = "rows seen in training" if suffix else f"replies of {len(report['stories'])} held-out stories"
+    over = {"story": "stories", "scene": "scenes"}.get(report["clusters"], f"{report['clusters']}s")
     long = f" ({report['n_too_long']} more do not fit the context)" if report["n_too_long"] else ""
     print(
-        f"\n{report['n']} {where}{long}; 95% intervals by bootstrap over {report['clusters']}s\n\n"
-        f"{scoring.table(report)}\n"
+        f"\n{report['n']} {where}{long}; 95% intervals by bootstrap over {over}\n\n{scoring.table(report)}\n"
     )
     true = report["leakage"]["true_replies"]
     print(

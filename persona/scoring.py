@@ -15,7 +15,7 @@ from persona import metrics
 from persona.card import Card
 from persona.chat import IGNORED, Sampling, context_length, encode, fit
 from persona.errors import UserError
-from persona.intervals import difference, finite, interval
+from persona.intervals import difference, finite, interval, jackknife, p_value
 from persona.metrics import Metric
 from persona.rows import Message, Row, answer_of
 
@@ -285,12 +285,14 @@ def compare(systems: dict[str, dict[str, Metric]], clusters: list[str], base: st
             n = sum(d > 0 for d in metric.denominators)
             values[system] = {"value": finite(metric.value), "ci95": interval(metric, clusters), "n": n}
             if system != base:
-                differences[f"{system}-{base}"] = difference(metric, of_base, clusters)
+                p = {"p": p_value(metric, of_base, clusters)}
+                differences[f"{system}-{base}"] = difference(metric, of_base, clusters) | p
         report[name] = {
             "better": of_base.better,
             "target": of_base.target,
             "values": values,
             "differences": differences,
+            "jackknife": {system: jackknife(found[name], clusters) for system, found in systems.items()},
         }
     return report
 

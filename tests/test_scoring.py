@@ -267,7 +267,10 @@ def test_a_text_that_did_not_fit_is_not_counted_as_perfectly_predicted():
 def test_a_comparison_has_values_intervals_and_paired_differences():
     base = {"jaccard": Metric("higher", [0.0, 1.0], [1.0, 1.0])}
     tuned = {"jaccard": Metric("higher", [2.0, 6.0], [1.0, 1.0])}
-    assert compare({"base": base, "tuned": tuned}, ["a", "b"]) == {
+    found = compare({"base": base, "tuned": tuned}, ["a", "b"])
+    p = found["jaccard"]["differences"]["tuned-base"].pop("p")
+    assert p == 0.5  # two clusters that agree: as often by chance
+    assert found == {
         "jaccard": {
             "better": "higher",
             "target": None,
@@ -276,6 +279,7 @@ def test_a_comparison_has_values_intervals_and_paired_differences():
                 "tuned": {"value": 4.0, "ci95": [2.0, 6.0], "n": 2},
             },
             "differences": {"tuned-base": {"value": 3.5, "ci95": [2.0, 5.0]}},
+            "jackknife": {"base": {"a": 1.0, "b": 0.0}, "tuned": {"a": 6.0, "b": 2.0}},
         }
     }
 

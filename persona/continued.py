@@ -6,7 +6,7 @@ from persona import metrics
 from persona.rows import Row, answer_of, make_row
 from persona.sentences import sentences
 
-PART_WORDS = 12
+PART_WORDS = 9
 """A part ends with the first sentence that brings it to so many words."""
 
 GO_ON = (

@@ -8,16 +8,24 @@ import logging
 import random
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import config
 from persona import metrics, runlog
 from persona.card import Card
+from persona.continued import continued_rows
 from persona.corpus import Corpus, Story, load_corpus
 from persona.data_card import data_card
 from persona.deduplication import figures_of, remove_near_duplicates, remove_stock_phrases
 from persona.errors import UserError
+from persona.narrative import narrative_rows
+from persona.questions import qa_rows
+from persona.reasoning import curated_reasoning_rows, reasoning_rows
 from persona.rows import SPLITS, Row, answer_of
 from persona.strategies import chunk_rows, curated_rows, dialogue_rows, quotes_of
+
+if TYPE_CHECKING:
+    from persona.jobs import Asker
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +34,8 @@ PREFERENCE = ("dialogue", "curated", "guard", "reasoning", "narrative", "qa", "c
 """Of two rows that exclude each other, the one whose strategy comes first stays."""
 STRATEGIES = ("dialogue", "curated", "reasoning", "narrative", "qa", "chunk")
 """What --strategies takes; guard rows come with the curated ones."""
+TAUGHT = ("narrative", "qa")
+"""What a teacher model writes where one is given."""
 BEST_TIERS = (None, "explicit", "description", "pronoun", "rules", "teacher")
 """What --quality keeps: speakers told by name, description or pronoun, and one question an answer."""
 
@@ -99,18 +109,13 @@ def rows_of(story: Story, card: Card, strategies: tuple[str, ...], context_turns
     quotes = quotes_of(story, card)
     found = []
     if "dialogue" in strategies:
-        found += dialogue_rows(story, card, quotes, context_turns)
+        replies = dialogue_rows(story, card, quotes, context_turns)
+        found += replies + continued_rows([r for r in replies if not r["meta"]["variant"]])
     if "reasoning" in strategies:
-        from persona.reasoning import reasoning_rows
-
         found += reasoning_rows(story, card, quotes)
     if "narrative" in strategies:
-        from persona.narrative import narrative_rows
-
         found += narrative_rows(story, card, quotes)
     if "qa" in strategies:
-        from persona.questions import qa_rows
-
         found += qa_rows(story, card, quotes)
     if "chunk" in strategies:
         found += chunk_rows(story, card)
@@ -132,16 +137,24 @@ def build(
     context_turns: int = 3,
     rows: int | None = None,
     quality: bool = False,
+    passages_per_story: int | None = None,
+    teacher: "Asker | None" = None,
     seed: int = 42,
 ) -> dict:
     """Make a data set in `out`: train, validation and test rows, manifest.json, README.md.
 
-    Returns the manifest. `rows`: so many in all, the best ones; `quality`: the best tiers alone. Everything
-    is decided by sources, card and settings; the seed orders the rows. Files appear only when all are ready.
+    Returns the manifest. `rows`: so many in all, the best ones; `quality`: the best tiers alone; `teacher`
+    writes the narrative and question rows in place of the rules. Everything is decided by sources, card,
+    settings and the teacher's answers; the seed orders the rows. Files appear only when all are ready.
     """
     from tqdm import tqdm
 
     strategies = strategies or card.strategies
+    if strategies == ("persona_chat",):
+        from persona.persona_chat import build_persona_chat
+
+        corpus, found, removed = build_persona_chat(card, corpus_name, seed=seed)
+        return _write(card, corpus, found, {}, removed, out, {"strategies": list(strategies), "seed": seed})
     if unknown := [s for s in strategies if s not in STRATEGIES]:
         raise UserError(f"unknown strategy {unknown[0]!r}: there is {', '.join(STRATEGIES)}")
     if context_turns < 1:
@@ -150,8 +163,16 @@ def build(
     units = units_of(corpus)
     splits = story_splits(corpus.name, units, card)
     found: dict[str, list[Row]] = {split: [] for split in SPLITS}
+    by_rules = tuple(s for s in strategies if not (teacher and s in TAUGHT))
     for story in tqdm(units, desc="stories", disable=None):
-        found[splits[story.id]] += rows_of(story, card, strategies, context_turns)
+        found[splits[story.id]] += rows_of(story, card, by_rules, context_turns)
+    unusable: Counter = Counter()
+    if teacher and set(strategies) & set(TAUGHT):
+        from persona.taught import taught_rows
+
+        taught, unusable = taught_rows(units, card, teacher, strategies, passages_per_story)
+        for row in taught:
+            found[splits[row["meta"]["story"]]].append(row)
     if "dialogue" in strategies and not any(
         r["meta"]["strategy"] == "dialogue" for of in found.values() for r in of
     ):
@@ -159,10 +180,11 @@ def build(
             f"corpus {corpus.name}: {card.display_name} never speaks there; "
             "give another corpus, or --strategies without dialogue"
         )
-    if "curated" in strategies:
-        for split, extra in curated_rows(card).items():
-            found[split] += extra
-    removed = select(found, rows, quality)
+    for name, make in (("curated", curated_rows), ("reasoning", curated_reasoning_rows)):
+        if name in strategies:
+            for split, extra in make(card).items():
+                found[split] += extra
+    removed = select(found, rows, quality) + unusable
     for split in SPLITS:
         if not found[split]:
             raise UserError(
@@ -175,6 +197,8 @@ def build(
         "context_turns": context_turns,
         "rows": rows,
         "quality": quality,
+        "teacher": teacher.id if teacher else None,
+        "passages_per_story": passages_per_story,
         "seed": seed,
     }
     return _write(card, corpus, found, splits, removed, out, settings)
@@ -249,10 +273,13 @@ def _write(
 def inputs_sha256(card: Card, corpus_name: str, settings: dict) -> str:
     """Hash of what a data set depends on besides a downloaded corpus.
 
-    Card, curated rows, local sources, settings, the code.
+    Cards, hand-written rows, word lists, local sources, settings, the code.
     """
     local = card.corpora[corpus_name].path if corpus_name in card.corpora else Path(corpus_name)
-    files = [card.folder / "persona.toml", card.folder / "curated.jsonl"]
+    files = sorted(p for p in card.folder.iterdir() if p.is_file())
+    files += sorted(
+        p for folder in (config.PERSONAS, config.ROOT / "data" / "lexicon") for p in folder.rglob("*.t*t*")
+    )
     files += sorted(p for p in local.iterdir() if p.is_file()) if local and local.is_dir() else []
     files += sorted((config.ROOT / "persona").glob("*.py"))
     return runlog.sha256_of(
@@ -260,12 +287,20 @@ def inputs_sha256(card: Card, corpus_name: str, settings: dict) -> str:
     )
 
 
-def ensure(card: Card, corpus_name: str, out: Path, *, force: bool = False, **settings) -> tuple[dict, bool]:
+def ensure(
+    card: Card,
+    corpus_name: str,
+    out: Path,
+    *,
+    force: bool = False,
+    teacher: "Asker | None" = None,
+    **settings,
+) -> tuple[dict, bool]:
     """The manifest of an up-to-date data set in `out`, made first where it is not there.
 
-    True where it was made now.
+    True where it was made now. One for which the teacher did not answer everything is made again next time.
     """
-    inputs = inputs_sha256(card, corpus_name, settings)
+    inputs = inputs_sha256(card, corpus_name, {**settings, "teacher": teacher.id if teacher else None})
     stamp = out / ".inputs"
     if (
         not force
@@ -278,6 +313,8 @@ def ensure(card: Card, corpus_name: str, out: Path, *, force: bool = False, **se
             runlog.sha256_of(out / name) == expected for name, expected in manifest["files_sha256"].items()
         ):
             return manifest, False
-    manifest = build(card, corpus_name, out, **settings)
-    runlog.write_text(stamp, inputs)
+    stamp.unlink(missing_ok=True)
+    manifest = build(card, corpus_name, out, teacher=teacher, **settings)
+    if not any(reason.startswith(("teacher: left", "teacher: failed")) for reason in manifest["removed"]):
+        runlog.write_text(stamp, inputs)
     return manifest, True

@@ -18,7 +18,7 @@ EDGE_WORDS = 5
 EDGE_SHARE = 0.004
 """Most rows, as a share, whose answers begin, or end, with the same five words; at least EDGE_ROWS."""
 EDGE_ROWS = 5
-FRAME_SHARE = 0.018
+FRAME_SHARE = 0.016
 """Most rows of a strategy, as a share, that ask by the same question frame; at least EDGE_ROWS."""
 
 

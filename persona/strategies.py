@@ -1,7 +1,7 @@
 """What makes rows from a story or from the card: dialogue, chunks, curated rows."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from persona import metrics
@@ -15,6 +15,8 @@ SCENE_WORDS = 400
 MIN_REPLY_WORDS = 3
 SCENE_BOUND_WORDS = 15
 """Up to this length a reply with a word that points at the scene says nothing without the page."""
+CONTROL_TIERS = ("explicit", "description", "pronoun", "action", "vocative")
+"""Of replies told by alternation alone about a quarter are the persona's own, which no control may be."""
 POINTING = re.compile(
     r"(?i:\b(?:yonder|hush|hark|hullo|halloa|hist|quick|look|listen|(?:over|out|in|down|up) (?:here|there)"
     r"|(?:here|there) (?:he|she|it|they|we|you) (?:is|are|comes?|goes?)|this way|now, now|come on)\b)"
@@ -141,12 +143,41 @@ def dialogue_rows(story: Story, card: Card, quotes: Iterable[Quote], context_tur
     context as the other side, never as the persona. `variant` 0 has the longest context, the next ones the
     same reply with less.
     """
-    said = utterances(story.text, quotes)
     scenes = scene_starts(story.text)
-    rows = []
+    return [
+        _reply_row(story, card, scenes, reply, context[dropped:], variant=variant)
+        for reply, context in _replies(story, quotes, context_turns)
+        if reply.speaker == card.persona.name
+        for variant, dropped in enumerate(range(0, len(context), 2))
+    ]
+
+
+def control_rows(story: Story, card: Card, quotes: Iterable[Quote], context_turns: int) -> list[Row]:
+    """Replies of everybody else who is named, by the rules of `dialogue_rows`, `speaker` with each.
+
+    They stand in the persona's place, under its system prompt, with all their context: controls that tell
+    the persona's voice from its period's. Never to be trained on. Speakers told by nothing but turns that
+    alternate are left out.
+    """
+    scenes = scene_starts(story.text)
+    return [
+        _reply_row(story, card, scenes, reply, context, variant=0, speaker=reply.speaker)
+        for reply, context in _replies(story, quotes, context_turns)
+        if reply.speaker != card.persona.name
+        and reply.speaker[0].isupper()  # "the stranger" may be the persona in disguise
+        and reply.tier in CONTROL_TIERS
+    ]
+
+
+def _replies(
+    story: Story, quotes: Iterable[Quote], context_turns: int
+) -> Iterator[tuple[Utterance, list[Message]]]:
+    """Every reply of a named speaker that can be understood, and the turns before it, the speaker's own as
+    the assistant's."""
+    said = utterances(story.text, quotes)
     for i, reply in enumerate(said):
         if (
-            reply.speaker != card.persona.name
+            reply.speaker is None
             or not reply.keep
             or len(metrics.words(reply.text)) < MIN_REPLY_WORDS
             or not i
@@ -158,7 +189,7 @@ def dialogue_rows(story: Story, card: Card, quotes: Iterable[Quote], context_tur
         for earlier in reversed(said[:i]):
             if later.first_paragraph - earlier.last_paragraph > 3:
                 break
-            role = "assistant" if earlier.speaker == card.persona.name else "user"
+            role = "assistant" if earlier.speaker == reply.speaker else "user"
             if role == "assistant" and not earlier.keep:
                 break
             if (context and context[0]["role"] == role) or (not context and role == "assistant"):
@@ -169,25 +200,27 @@ def dialogue_rows(story: Story, card: Card, quotes: Iterable[Quote], context_tur
                 break
         if context and context[0]["role"] == "assistant":
             context.pop(0)
-        scene = sum(start <= reply.start for start in scenes) - 1
-        for variant, dropped in enumerate(range(0, len(context), 2)):
-            messages = [
-                {"role": "system", "content": card.system_prompt},
-                *context[dropped:],
-                {"role": "assistant", "content": reply.text},
-            ]
-            rows.append(
-                make_row(
-                    messages,
-                    "dialogue",
-                    story=story.id,
-                    tier=reply.tier,
-                    span=[reply.start, reply.end],
-                    scene=f"{story.id}#{scene}",
-                    variant=variant,
-                )
-            )
-    return rows
+        if context:
+            yield reply, context
+
+
+def _reply_row(
+    story: Story, card: Card, scenes: list[int], reply: Utterance, context: list[Message], **meta
+) -> Row:
+    messages = [
+        {"role": "system", "content": card.system_prompt},
+        *context,
+        {"role": "assistant", "content": reply.text},
+    ]
+    return make_row(
+        messages,
+        "dialogue",
+        story=story.id,
+        tier=reply.tier,
+        span=[reply.start, reply.end],
+        scene=f"{story.id}#{sum(start <= reply.start for start in scenes) - 1}",
+        **meta,
+    )
 
 
 def scene_starts(text: str) -> list[int]:

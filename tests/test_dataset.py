@@ -666,6 +666,8 @@ def test_a_data_set_is_made_whole(persona, texts, tmp_path):
         "context_turns": 3,
         "rows": None,
         "quality": False,
+        "teacher": None,
+        "passages_per_story": None,
         "seed": 42,
     }
     assert (manifest["persona"], manifest["corpus"], manifest["version"]) == (

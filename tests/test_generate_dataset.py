@@ -2,14 +2,17 @@
 
 import json
 
+import chat_server
 import pytest
-from chat_server import completion, server  # noqa: F401
+from chat_server import completion
 from scripts import run, snapshot, toy_corpus
 
 import config
 import generate_dataset
 from persona.errors import UserError
 from persona.rows import read_rows
+
+server = chat_server.server
 
 
 @pytest.fixture
@@ -65,7 +68,7 @@ def test_a_teacher_writes_in_place_of_the_rules_and_an_unfinished_set_is_gone_on
     folder,
     tmp_path,
     server,
-    capsys,  # noqa: F811
+    capsys,
 ):
     """The server answers what no check accepts: rows are counted by the reason why they were refused."""
     answer = completion(json.dumps({"pairs": [{"question": "Who?", "answer": "No."}]}))

@@ -12,9 +12,16 @@ from persona import dataset
 from persona.card import load_card
 from persona.corpus import load_corpus, plain, read_text
 from persona.metrics import ngrams, words
+from persona.reasoning import REASONING_REQUEST
 from persona.rows import problem_of, read_rows
 
-SHERLOCK = config.PERSONAS / "sherlock"
+WRITTEN = {  # fewest curated rows, fewest probes, most rows with the same opening or closing
+    "sherlock": (400, 50, 5),
+    "watson": (200, 24, 3),
+    "lestrade": (40, 0, 3),
+    "moriarty": (40, 0, 3),
+    "mycroft": (12, 0, 3),
+}
 FILES = sorted((config.CORPORA / "embedded").glob("*.txt"))
 CLUE = re.compile(r'- clue: (?P<clue>.+?) \| stands: "(?P<stands>.+)" \| pays off: "(?P<pays>.+)"')
 KINDS = {"identity", "method", "deduction", "cases", "dialogue", "knowledge", "guard"}
@@ -34,14 +41,21 @@ def stories(card):
     return load_corpus(card, "embedded").stories
 
 
-@pytest.fixture(scope="module")
-def curated():
-    return lines(SHERLOCK / "curated.jsonl")
+@pytest.fixture(scope="module", params=WRITTEN)
+def persona(request):
+    """Every persona for whom rows were written, one after the other."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def probes():
-    return lines(SHERLOCK / "probes.jsonl")
+def curated(persona):
+    return lines(config.PERSONAS / persona / "curated.jsonl")
+
+
+@pytest.fixture(scope="module")
+def probes(persona):
+    path = config.PERSONAS / persona / "probes.jsonl"
+    return lines(path) if path.is_file() else []
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +145,8 @@ def test_rows_keep_the_periods_language_and_the_system_prompt(rows, card):
     modern = re.compile(r"\b(?:okay|ok|computer|internet|as an ai|language model|chatbot)\b", re.IGNORECASE)
     for split in rows.values():
         for row in split:
-            assert row["messages"][0] == {"role": "system", "content": card.system_prompt}
+            asks = f" {REASONING_REQUEST}" if row["meta"]["strategy"] == "reasoning" else ""
+            assert row["messages"][0] == {"role": "system", "content": card.system_prompt + asks}
             if row["meta"]["strategy"] == "dialogue":
                 assert not modern.search(row["messages"][-1]["content"]), row["messages"][-1]
 
@@ -139,11 +154,12 @@ def test_rows_keep_the_periods_language_and_the_system_prompt(rows, card):
 # Curated rows and probes
 
 
-def test_there_are_400_curated_rows_and_all_are_valid(curated):
-    assert len(curated) >= 400
+def test_there_are_enough_curated_rows_and_all_are_valid(persona, curated):
+    assert len(curated) >= WRITTEN[persona][0]
     assert [(i, problem_of(r)) for i, r in enumerate(curated, 1) if problem_of(r)] == []
     assert [i for i, r in enumerate(curated, 1) if set(r) != {"kind", "topic", "messages"}] == []
-    assert {r["kind"] for r in curated} <= KINDS
+    assert {r["kind"] for r in curated} <= KINDS or persona != "sherlock"
+    assert [r["topic"] for r in curated if not r["topic"].startswith(f"{r['kind']}-")] == []
     assert [r["topic"] for r in curated if not re.fullmatch(r"[a-z]+(?:-[a-z0-9]+)+", r["topic"])] == []
     assert [i for i, r in enumerate(curated, 1) if r["messages"][0]["role"] == "system"] == []
 
@@ -156,22 +172,28 @@ def test_no_curated_question_or_answer_is_repeated(curated):
 
 
 @pytest.mark.parametrize("end", ["opening", "closing"])
-def test_no_four_words_open_or_close_the_answers_of_more_than_five_rows(curated, end):
+def test_no_four_words_open_or_close_the_answers_of_many_rows(persona, curated, end):
     found = defaultdict(set)
     for i, row in enumerate(curated):
         for answer in answers(row):
             w = words(answer)
             found[" ".join(w[:4] if end == "opening" else w[-4:])].add(i)
-    assert {text: len(where) for text, where in found.items() if len(where) > 5} == {}
+    assert {text: len(where) for text, where in found.items() if len(where) > WRITTEN[persona][2]} == {}
 
 
-def test_topics_that_the_card_holds_out_are_there_and_train_keeps_most(card, curated):
+def test_topics_that_the_card_holds_out_are_there_and_train_keeps_most(persona, curated):
     topics = Counter(r["topic"] for r in curated)
+    card = load_card(persona)
     validation, test = (set(card.curated_topics[s]) for s in ("validation", "test"))
+    assert set(card.curated_topics["identity"]) <= set(topics) - validation - test
     assert not validation & test
-    assert (validation | test) - set(topics) == set()
+    path = config.PERSONAS / persona / "reasoning.jsonl"
+    reasoning = {r["topic"] for r in lines(path)} if path.is_file() else set()
+    assert (validation | test) - set(topics) - reasoning == set()
     held = sum(topics[t] for t in validation | test)
-    assert 0.1 < held / len(curated) < 0.3
+    assert 0.1 < held / len(curated) < 0.35
+    if len(curated) < 100:
+        return  # too few rows to hold out some of every kind
     kinds = {
         kind: {r["topic"] for r in curated if r["kind"] == kind} for kind in {r["kind"] for r in curated}
     }
@@ -180,8 +202,8 @@ def test_topics_that_the_card_holds_out_are_there_and_train_keeps_most(card, cur
     } == set()  # every kind is held out
 
 
-def test_probes_are_questions_with_ids_of_their_own(probes):
-    assert len(probes) >= 50
+def test_probes_are_questions_with_ids_of_their_own(persona, probes):
+    assert len(probes) >= WRITTEN[persona][1]
     assert len({p["id"] for p in probes}) == len(probes)
     for probe in probes:
         assert set(probe) == {"id", "kind", "messages"} and probe["kind"]
@@ -195,6 +217,7 @@ def test_probes_are_questions_with_ids_of_their_own(probes):
 
 
 def test_no_probe_is_trained_on(probes, curated, rows):
+    """No question of a probe stands in the persona's curated rows, nor in Sherlock's data set."""
     questions = {asked(p["messages"][-1]["content"]): p["id"] for p in probes}
     in_curated = {asked(m["content"]) for r in curated for m in r["messages"] if m["role"] == "user"}
     in_rows = {asked(r["messages"][-2]["content"]) for split in rows.values() for r in split}
@@ -204,18 +227,33 @@ def test_no_probe_is_trained_on(probes, curated, rows):
 # Nothing from the canon
 
 
-def test_no_eight_words_in_a_row_are_the_canons(shared, stories, curated, probes):
+@pytest.fixture(scope="module")
+def canon(shared):
+    """Every eight words in a row of the books."""
     books = sorted((shared / "corpus").glob("*.txt"))
     assert len(books) == 8
-    canon = {g for book in books for g in ngrams(plain(read_text(book)), 8)}
-    assert len(canon) > 400_000
+    found = {g for book in books for g in ngrams(plain(read_text(book)), 8)}
+    assert len(found) > 400_000
+    return found
+
+
+def shared_with(canon: set, ours: dict[str, str]) -> dict[str, list[str]]:
+    shares = {name: sorted(set(ngrams(plain(text), 8)) & canon) for name, text in ours.items()}
+    return {name: [" ".join(g) for g in runs] for name, runs in shares.items() if runs}
+
+
+def test_no_eight_words_in_a_row_of_the_stories_are_the_canons(canon, stories):
     ours = {s.id: s.text for s in stories}
     ours |= {f"clues of {p.stem}": read_text(p).partition("[CLUES]")[2] for p in FILES}
+    assert shared_with(canon, ours) == {}
+
+
+def test_no_eight_words_in_a_row_of_curated_rows_and_probes_are_the_canons(canon, curated, probes):
+    ours = {}
     for name, given in (("curated", curated), ("probe", probes)):
         ours |= {
             f"{name} {i}.{k}": m["content"]
             for i, r in enumerate(given, 1)
             for k, m in enumerate(r["messages"])
         }
-    shares = {name: sorted(set(ngrams(plain(text), 8)) & canon) for name, text in ours.items()}
-    assert {name: [" ".join(g) for g in runs] for name, runs in shares.items() if runs} == {}
+    assert shared_with(canon, ours) == {}

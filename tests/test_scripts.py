@@ -160,7 +160,8 @@ def test_an_unknown_model_is_refused_with_the_names_that_there_are(script, works
 def test_an_unknown_persona_is_refused_with_the_names_that_there_are(script, workspace, base):
     more = ["--model", base] if script != "generate_dataset" else []
     line = refused(workspace, f"{script}.py", "--persona", "marple", "--corpus", "embedded", *more)
-    assert line.startswith("error: unknown persona 'marple': there is poirot, sherlock")
+    assert line.startswith("error: unknown persona 'marple': there is ")
+    assert "poirot, sherlock" in line
 
 
 def test_an_unknown_strategy_is_refused(workspace):

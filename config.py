@@ -76,7 +76,7 @@ MODELS: dict[str, ModelEntry] = {
         str(ROOT / "data" / "tiny-base"),
         corpus="embedded",
         lr=2.5e-3,
-        epochs=1.5,
+        epochs=2.25,
         identity_weight=24,
         strategies=("dialogue", "curated", "guard"),
         questions=1,

@@ -78,6 +78,10 @@ class Args:
     seed: int = 1
     compile: bool = False
     """torch.compile the model (worth it on a GPU)."""
+    average_with: Path | None = None
+    """Save the weights averaged with those of this model (Wortsman et al. 2022), of one line of training."""
+    average_share: float = 0.3
+    """That model's share."""
     eval_only: bool = False
 
 
@@ -355,7 +359,13 @@ def save(args: Args, model, tokenizer, log: dict) -> None:
 
     import torch
 
-    final = copy.deepcopy(model).to(torch.bfloat16)
+    final = copy.deepcopy(model)
+    if args.average_with:
+        other = type(model).from_pretrained(args.average_with, dtype=torch.float32).to(model.device)
+        with torch.no_grad():
+            for p, q in zip(final.parameters(), other.parameters(), strict=True):
+                p.lerp_(q, args.average_share)
+    final = final.to(torch.bfloat16)
     final.generation_config.update(do_sample=True, temperature=0.7, top_p=0.9, eos_token_id=2, pad_token_id=0)
     final.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)

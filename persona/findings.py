@@ -228,10 +228,10 @@ def bar_rows(report: dict, names: list[str]) -> list[tuple[str, str, dict | None
 
 
 def change_range(rows: list[Change]) -> tuple[float, float]:
-    """Ends, in percent, of an axis that shows changes and intervals up to 20 times their median reach."""
+    """Ends, in percent, of an axis that shows changes and intervals up to 4 times their median reach."""
     ends = [[row.percent, *(row.ci95 or ())] for row in rows]
     reach = sorted(max(map(abs, each)) for each in ends)
-    limit = min(reach[-1], 20 * reach[len(reach) // 2] or reach[-1]) or 1.0
+    limit = min(reach[-1], 4 * reach[len(reach) // 2] or reach[-1]) or 1.0
     left, right = -min(map(min, ends)), max(map(max, ends))
     low, high = (1.08 * min(limit, max(end, 0.3 * limit)) for end in (left, right))
     return -low, high

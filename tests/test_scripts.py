@@ -168,7 +168,8 @@ def test_an_unknown_strategy_is_refused(workspace):
     line = refused(
         workspace, "generate_dataset.py", "--corpus", "embedded", "--strategies", "gossip", "--force"
     )
-    assert line == "error: unknown strategy 'gossip': there is dialogue, curated, chunk"
+    there = "dialogue, curated, reasoning, narrative, qa, chunk"
+    assert line == f"error: unknown strategy 'gossip': there is {there}"
 
 
 def test_a_batch_that_micro_batches_do_not_divide_is_refused(workspace, base):

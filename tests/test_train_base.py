@@ -103,6 +103,7 @@ def test_two_processes_reach_the_weights_of_one(texts, tmp_path):
         torch.testing.assert_close(two[name], weights, rtol=0.02, atol=0.02)
 
 
-def test_bad_settings_are_refused_by_the_command_line(tmp_path):
-    done = subprocess.run([sys.executable, str(RECIPE), "--steps", "many"], capture_output=True, text=True)
-    assert done.returncode == 2 and "steps" in done.stderr
+def test_a_setting_that_is_no_number_is_refused_by_its_flag(texts, tmp_path):
+    done = subprocess.run(command(texts, tmp_path, "--steps", "many"), capture_output=True, text=True)
+    assert done.returncode == 2 and "Error parsing --steps" in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -14,7 +14,6 @@ import logging
 from dataclasses import asdict, dataclass, replace
 
 import config
-from persona.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,7 @@ def main(args: Args) -> None:
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     config.require_positive(args, "max_new_tokens", "batch_size")
-    if args.limit < 0:
-        raise UserError(f"--limit must be 0 (all) or above, not {args.limit}")
+    config.require_limit(args)
     card = cards.load_card(args.persona)
     entry = runlog.resolve_model(args)
     folder = config.RESULT / config.run_name(args, entry)

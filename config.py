@@ -147,6 +147,12 @@ def require_positive(args: Any, *names: str) -> None:
             raise UserError(f"--{name.replace('_', '-')} must be above 0, not {value}")
 
 
+def require_limit(args: Any) -> None:
+    """Refuse a --limit below 0, which stands for all."""
+    if args.limit < 0:
+        raise UserError(f"--limit must be 0 (all) or above, not {args.limit}")
+
+
 def disk_full(error: BaseException | None) -> bool:
     """Whether a full disk is behind an error: libraries wrap ENOSPC and EDQUOT in errors of their own."""
     if error is None:

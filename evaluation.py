@@ -58,14 +58,9 @@ def chosen_rows(args: Args, folder: Path) -> tuple[list, list]:
 def leakage(replies: list[str], train: list, answers: dict[str, list[str]]) -> dict:
     """Word 8-grams of true replies, and of each system's answers, that stand in training answers."""
     from persona import metrics
+    from persona.deduplication import answer_grams
 
-    known = {
-        g
-        for row in train
-        for m in row["messages"]
-        if m["role"] == "assistant"
-        for g in metrics.ngrams(m["content"], 8)
-    }
+    known = answer_grams(train)
 
     def shares(texts: list[str]) -> dict:
         found = [metrics.overlap_share(t, known) for t in texts]
@@ -153,8 +148,7 @@ def main(args: Args) -> None:
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     config.require_positive(args, "max_new_tokens", "batch_size")
-    if args.limit < 0:
-        raise UserError(f"--limit must be 0 (all) or above, not {args.limit}")
+    config.require_limit(args)
     card = cards.load_card(args.persona)
     entry = runlog.resolve_model(args)
     folder = config.RESULT / config.run_name(args, entry)

@@ -85,10 +85,10 @@ def draft_card(args: Args) -> None:
 
 def asked_teacher(args: Args):
     """The teacher model, or None where the rules do the work."""
-    from persona.teacher import open_teacher
-
     if args.teacher is None:
         return None
+    from persona.teacher import open_teacher
+
     config.require_positive(args, "teacher_concurrency", "teacher_budget", "teacher_timeout")
     return open_teacher(
         args.teacher,

@@ -16,7 +16,7 @@ from persona.card import Card
 from persona.continued import continued_rows
 from persona.corpus import Corpus, Story, load_corpus
 from persona.data_card import data_card
-from persona.deduplication import figures_of, remove_near_duplicates, remove_stock_phrases
+from persona.deduplication import answer_grams, figures_of, remove_near_duplicates, remove_stock_phrases
 from persona.errors import UserError
 from persona.narrative import narrative_rows
 from persona.questions import qa_rows
@@ -36,7 +36,7 @@ STRATEGIES = ("dialogue", "curated", "reasoning", "narrative", "qa", "chunk")
 """What --strategies takes; guard rows come with the curated ones."""
 TAUGHT = ("narrative", "qa")
 """What a teacher model writes where one is given."""
-BEST_TIERS = (None, "explicit", "description", "pronoun", "rules", "teacher")
+BEST_TIERS = (None, "explicit", "description", "pronoun", "marked", "rules", "teacher")
 """What --quality keeps: speakers told by name, description or pronoun, and one question an answer."""
 
 
@@ -86,13 +86,7 @@ def story_splits(name: str, units: list[Story], card: Card) -> dict[str, str]:
 
 def leak_report(rows: dict[str, list[Row]]) -> dict:
     """How much of the held-out answers stands in training answers, by word 8-grams."""
-    known = {
-        g
-        for row in rows["train"]
-        for m in row["messages"]
-        if m["role"] == "assistant"
-        for g in metrics.ngrams(m["content"], 8)
-    }
+    known = answer_grams(rows["train"])
     report = {}
     for split in ("validation", "test"):
         shares = [metrics.overlap_share(answer_of(row), known) for row in rows[split]]
@@ -147,8 +141,6 @@ def build(
     writes the narrative and question rows in place of the rules. Everything is decided by sources, card,
     settings and the teacher's answers; the seed orders the rows. Files appear only when all are ready.
     """
-    from tqdm import tqdm
-
     strategies = strategies or card.strategies
     if strategies == ("persona_chat",):
         from persona.persona_chat import build_persona_chat
@@ -162,17 +154,7 @@ def build(
     corpus = load_corpus(card, corpus_name)
     units = units_of(corpus)
     splits = story_splits(corpus.name, units, card)
-    found: dict[str, list[Row]] = {split: [] for split in SPLITS}
-    by_rules = tuple(s for s in strategies if not (teacher and s in TAUGHT))
-    for story in tqdm(units, desc="stories", disable=None):
-        found[splits[story.id]] += rows_of(story, card, by_rules, context_turns)
-    unusable: Counter = Counter()
-    if teacher and set(strategies) & set(TAUGHT):
-        from persona.taught import taught_rows
-
-        taught, unusable = taught_rows(units, card, teacher, strategies, passages_per_story)
-        for row in taught:
-            found[splits[row["meta"]["story"]]].append(row)
+    found, unusable = _gathered(card, units, splits, strategies, context_turns, passages_per_story, teacher)
     if "dialogue" in strategies and not any(
         r["meta"]["strategy"] == "dialogue" for of in found.values() for r in of
     ):
@@ -180,10 +162,6 @@ def build(
             f"corpus {corpus.name}: {card.display_name} never speaks there; "
             "give another corpus, or --strategies without dialogue"
         )
-    for name, make in (("curated", curated_rows), ("reasoning", curated_reasoning_rows)):
-        if name in strategies:
-            for split, extra in make(card).items():
-                found[split] += extra
     removed = select(found, rows, quality) + unusable
     for split in SPLITS:
         if not found[split]:
@@ -202,6 +180,36 @@ def build(
         "seed": seed,
     }
     return _write(card, corpus, found, splits, removed, out, settings)
+
+
+def _gathered(
+    card: Card,
+    units: list[Story],
+    splits: dict[str, str],
+    strategies: tuple[str, ...],
+    context_turns: int,
+    passages_per_story: int | None,
+    teacher: "Asker | None",
+) -> tuple[dict[str, list[Row]], Counter]:
+    """All rows by split, of the stories, the teacher and the card; and what of the teacher's was unusable."""
+    from tqdm import tqdm
+
+    found: dict[str, list[Row]] = {split: [] for split in SPLITS}
+    by_rules = tuple(s for s in strategies if not (teacher and s in TAUGHT))
+    for story in tqdm(units, desc="stories", disable=None):
+        found[splits[story.id]] += rows_of(story, card, by_rules, context_turns)
+    unusable: Counter = Counter()
+    if teacher and set(strategies) & set(TAUGHT):
+        from persona.taught import taught_rows
+
+        taught, unusable = taught_rows(units, card, teacher, strategies, passages_per_story)
+        for row in taught:
+            found[splits[row["meta"]["story"]]].append(row)
+    for name, make in (("curated", curated_rows), ("reasoning", curated_reasoning_rows)):
+        if name in strategies:
+            for split, extra in make(card).items():
+                found[split] += extra
+    return found, unusable
 
 
 def select(rows: dict[str, list[Row]], wanted: int | None, quality: bool) -> Counter:

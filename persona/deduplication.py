@@ -28,6 +28,17 @@ def shingles(text: str) -> frozenset[str]:
     return frozenset(" ".join(w[i : i + 3]) for i in range(max(1, len(w) - 2)))
 
 
+def answer_grams(rows: list[Row], n: int = 8) -> set[tuple[str, ...]]:
+    """Word n-grams of every assistant turn: what a held-out text is looked up in for leaks."""
+    return {
+        g
+        for row in rows
+        for m in row["messages"]
+        if m["role"] == "assistant"
+        for g in metrics.ngrams(m["content"], n)
+    }
+
+
 class Texts:
     """Texts that are searched for near-duplicates: MinHash finds candidates, exact Jaccard decides."""
 

@@ -739,6 +739,14 @@ def test_quality_keeps_the_best_tiers_and_one_question_an_answer(persona, texts,
     assert {(r["meta"]["tier"], r["meta"].get("variant", 0)) for r in rows} == {("explicit", 0), (None, 0)}
 
 
+def test_quality_keeps_the_deductions_that_were_marked_by_hand():
+    marked = row("How?", prose(1))
+    marked["meta"] |= {"strategy": "reasoning", "tier": "marked"}
+    rows = {"train": [marked], "validation": [], "test": []}
+    assert dataset.select(rows, None, quality=True) == {}
+    assert rows["train"] == [marked]
+
+
 @pytest.mark.parametrize(
     "settings", [{"strategies": ("dialogue", "poems")}, {"context_turns": 0}, {"context_turns": -1}]
 )

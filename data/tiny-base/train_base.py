@@ -215,7 +215,9 @@ def token_stream(args: Args, tokenizer, kind: str) -> "np.ndarray":  # noqa: F82
                 "input_ids"
             ]:
                 ids += [*row_ids, 0]
-        np.save(path, np.array(ids, dtype=np.uint16))
+        whole = path.with_name(f"{kind}-{RANK}.npy")  # a killed run, or another process, leaves no half file
+        np.save(whole, np.array(ids, dtype=np.uint16))
+        whole.replace(path)
         print(f"{kind}: {len(documents):,} documents, {len(ids):,} tokens")
     return np.load(path)
 

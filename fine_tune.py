@@ -16,15 +16,12 @@ with code 75.
 
 import logging
 import os
-import random
 import sys
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import config
-from persona.errors import UserError
 from persona.managed import Backend
 from persona.methods import METHODS, MethodName
 
@@ -114,42 +111,6 @@ def build_if_missing(card, corpus: str, folder: Path) -> None:
     if not (folder / "manifest.json").is_file():
         print(f"no data set at {folder}: building it")
         dataset.ensure(card, corpus, folder)
-
-
-def training_rows(args: Args, folder: Path, tokenizer, said_often: Collection[str]) -> dict:
-    """Encoded rows: {"train", "validation", "subset"}.
-
-    The subset of the validation rows is fixed by the seed.
-    """
-    from datasets import Dataset
-
-    from persona import chat
-    from persona.rows import chosen_rows, read_rows
-
-    sets = {}
-    for split in ("train", "validation"):
-        rows = chosen_rows(read_rows(folder / f"{split}.jsonl"), args.strategies, args.questions)
-        if split == "train":
-            weights = [args.identity_weight if r["meta"].get("topic") in said_often else 1 for r in rows]
-            rows = [r for r, times in zip(rows, weights, strict=True) for _ in range(times)]
-        encoded, counts = chat.encode_rows(tokenizer, rows, args.max_length)
-        tokens = sum(len(e.input_ids) for e in encoded)
-        print(
-            f"{split}: {counts['rows']:,} rows, {tokens:,} tokens; "
-            f"{counts['shortened']} shortened on a turn boundary, "
-            f"{counts['dropped']} longer than {args.max_length} tokens dropped"
-        )
-        if not encoded:
-            raise UserError(
-                f"{folder}/{split}.jsonl: no row of these strategies fits {args.max_length} tokens; "
-                "raise --max-length, or give other --strategies"
-            )
-        sets[split] = Dataset.from_list([{"input_ids": e.input_ids, "labels": e.labels} for e in encoded])
-        if split == "train":
-            print("one example, with loss on what stands in ⟦ ⟧:\n" + chat.show_mask(tokenizer, encoded[0]))
-    n = len(sets["validation"])
-    chosen = sorted(random.Random(args.seed).sample(range(n), min(args.eval_rows, n)))
-    return {**sets, "subset": sets["validation"].select(chosen)}
 
 
 def trainer_settings(args: Args, folder: Path, device, steps: int):
@@ -268,7 +229,7 @@ def check(args: Args) -> None:
 def prepare(args: Args) -> Job:
     """Settle the settings, build the data set where it is not there, encode its rows."""
     from persona import card as cards
-    from persona import checkpoints, modeling, processes, runlog, steering, vectors
+    from persona import checkpoints, encoding, modeling, processes, runlog, steering, vectors
 
     entry = runlog.resolve_model(args)
     device = modeling.pick_device()
@@ -280,7 +241,17 @@ def prepare(args: Args) -> Job:
     if not args.data:
         processes.from_main(lambda: build_if_missing(card, corpus, data))
     tokenizer = modeling.load_tokenizer(entry)
-    sets = training_rows(args, data, tokenizer, card.curated_topics.get("identity", ()))
+    sets = encoding.training_sets(
+        data,
+        tokenizer,
+        strategies=args.strategies,
+        questions=args.questions,
+        max_length=args.max_length,
+        repeated=card.curated_topics.get("identity", ()),
+        times=args.identity_weight,
+        eval_rows=args.eval_rows,
+        seed=args.seed,
+    )
 
     apart = ("force", "run", "data", "allow_changed_settings", "backend", "cancel", "lr_multiplier")
     inputs = {k: v for k, v in runlog.settings_of(args).items() if k not in apart}

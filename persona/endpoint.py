@@ -1,17 +1,21 @@
 """An OpenAI-compatible endpoint: its address and key, which fields it takes, what its refusals mean."""
 
+import asyncio
 import os
 import re
 import time
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from persona.errors import UserError
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
+
+Item = TypeVar("Item")
 
 OPENAI_URL = "https://api.openai.com/v1"
 FORMATS = ("json_schema", "json_object", "text")
@@ -143,6 +147,25 @@ def fatal(error: "APIStatusError", shown_url: str, model: str, what: str = "teac
     said = error.message.replace(key, "[key]") if key else error.message
     said = " ".join(re.sub(r"\bsk-\S+", "[key]", said).split())[:200]
     return UserError(f"{where} refuses the request ({status}): {said}")
+
+
+async def in_parallel(
+    items: Iterable[Item], at_once: int, work: Callable[[Item], Coroutine[Any, Any, None]]
+) -> None:
+    """`work` for every item, `at_once` at a time; the first error stops all and is raised."""
+    waiting = iter(items)
+
+    async def worker() -> None:
+        for item in waiting:
+            await work(item)
+
+    workers = [asyncio.create_task(worker()) for _ in range(at_once)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for task in workers:
+            task.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
 
 
 async def only_model(url: str, timeout_seconds: float) -> str:

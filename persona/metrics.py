@@ -7,7 +7,6 @@ ours, under names that begin with "reference_".
 import functools
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -94,12 +93,6 @@ def overlap_share(text: str, known: Collection[tuple[str, ...]], n: int = 8) -> 
     """Share of the text's word n-grams that stand in `known`; 0 for a text shorter than n words."""
     grams = ngrams(text, n)
     return sum(g in known for g in grams) / len(grams) if grams else 0.0
-
-
-def distinct_n(texts: Sequence[str], n: int) -> float:
-    """Distinct n-grams over all n-grams (Li et al. 2016); nan where there are none."""
-    counts = Counter(g for t in texts for g in ngrams(t, n))
-    return len(counts) / counts.total() if counts else math.nan
 
 
 def _ratio_itself(ratio):

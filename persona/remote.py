@@ -57,22 +57,15 @@ class EndpointDoor:
     async def _ask_all(self, todo: dict[str, list[Message]], max_new_tokens: int, label: str) -> None:
         from tqdm import tqdm
 
-        waiting = iter(todo.items())
         with tqdm(total=len(todo), desc=label) as bar:
             async with endpoint.open_client(self.base_url, TIMEOUT_SECONDS) as client:
 
-                async def worker() -> None:
-                    for key, messages in waiting:
-                        self._cache.keep(key, await self._answer(client, key, messages, max_new_tokens))
-                        bar.update()
+                async def work(item: tuple[str, list[Message]]) -> None:
+                    key, messages = item
+                    self._cache.keep(key, await self._answer(client, key, messages, max_new_tokens))
+                    bar.update()
 
-                workers = [asyncio.create_task(worker()) for _ in range(CONCURRENCY)]
-                try:
-                    await asyncio.gather(*workers)
-                finally:
-                    for task in workers:
-                        task.cancel()
-                    await asyncio.gather(*workers, return_exceptions=True)
+                await endpoint.in_parallel(todo.items(), CONCURRENCY, work)
 
     async def _answer(
         self, client: "AsyncOpenAI", key: str, messages: list[Message], max_new_tokens: int

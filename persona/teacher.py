@@ -72,11 +72,11 @@ class Teacher(Asker):
         asyncio.run(self._ask_all(todo))
 
     async def _ask_all(self, todo: dict[str, Job]) -> None:
-        pending = iter(todo.items())
         self._settled = asyncio.Condition()
+        async with endpoint.open_client(self.base_url, self.timeout_seconds) as client:
 
-        async def worker(client: "AsyncOpenAI") -> None:
-            for key, job in pending:
+            async def work(item: tuple[str, Job]) -> None:
+                key, job = item
                 try:
                     self._keep(key, await self._answer(client, job, key))
                 except _Left:
@@ -84,14 +84,7 @@ class Teacher(Asker):
                 except _Failed as failure:
                     self._ended(f"failed: {failure}")
 
-        async with endpoint.open_client(self.base_url, self.timeout_seconds) as client:
-            workers = [asyncio.create_task(worker(client)) for _ in range(self.concurrency)]
-            try:
-                await asyncio.gather(*workers)
-            finally:
-                for task in workers:
-                    task.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
+            await endpoint.in_parallel(todo.items(), self.concurrency, work)
 
     async def _answer(self, client: "AsyncOpenAI", job: Job, key: str) -> BaseModel:
         """Ask until there is an answer of the right shape."""

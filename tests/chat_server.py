@@ -5,15 +5,13 @@ It answers as its plan says, with failures of all kinds.
 
 import functools
 import json
-import socket
-import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import certifi
 import pytest
+from checking_server import CheckingHandler, CheckingServer
 from openai.types.chat import ChatCompletion
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 from pydantic import TypeAdapter
@@ -61,46 +59,29 @@ def refusal(message: str, **fields) -> str:
     )
 
 
-class Server(ThreadingHTTPServer):
+class Server(CheckingServer):
     """`plan(number of the request, last word of the prompt)` says what comes: "answer" is that word in
     capitals, "drop" and "stall" no answer, other text the body, and a tuple status, body, Retry-After."""
 
-    daemon_threads = True
-    block_on_close = False
-
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.requests: list[dict] = []
-        self.bad: list[str] = []
         self.keys: list[str | None] = []
         self.times: list[float] = []
         self.models = ["m"]
         self.running = self.most_running = 0
-        self.lock = threading.Lock()
         self.plan = lambda number, word: "answer"
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
-    def handle_error(self, request, client_address):
-        """A client that went away is part of the tests; anything else fails them."""
-        error = sys.exc_info()[1]
-        if not isinstance(error, ConnectionError):
-            self.bad.append(repr(error))
 
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
+class Handler(CheckingHandler):
     def do_GET(self):
         listed = [{"id": m, "object": "model", "created": 1, "owned_by": "us"} for m in self.server.models]
-        self.reply(200, json.dumps({"object": "list", "data": listed}))
+        self.send(200, json.dumps({"object": "list", "data": listed}))
 
     def do_POST(self):
         server = self.server
-        size = int(self.headers["Content-Length"])
-        body = self.rfile.read(size)
-        if len(body) < size:
-            raise ConnectionAbortedError("the client left before its request was whole")
-        request = json.loads(body)
+        request = json.loads(self.read_body())
         try:
             REQUEST.validate_python(request)
             extra = set(request) - FIELDS
@@ -124,29 +105,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def act(self, what, word: str) -> None:
         if what == "answer":
-            self.reply(200, completion(json.dumps({"word": word.upper()})))
+            self.send(200, completion(json.dumps({"word": word.upper()})))
         elif what == "drop":
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
+            self.drop()
         elif what == "stall":
             time.sleep(0.7)
             self.close_connection = True
         elif isinstance(what, str):
-            self.reply(200, what)
+            self.send(200, what)
         else:
-            self.reply(*what)
-
-    def reply(self, status: int, body: str, retry_after: str | None = None) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body.encode())))
-        if retry_after is not None:
-            self.send_header("Retry-After", retry_after)
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, *args):
-        pass
+            self.send(*what)
 
 
 @functools.cache

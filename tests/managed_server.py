@@ -11,17 +11,14 @@ Requests are checked against the clients' own types, and answers are built by th
 """
 
 import json
-import socket
-import sys
-import threading
 import time
 from dataclasses import dataclass, field
 from email.parser import BytesParser
 from email.policy import HTTP
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from checking_server import CheckingHandler, CheckingServer
 from mistralai import models as mistral
 from openai.types import FileObject
 from openai.types.chat import ChatCompletionMessageParam
@@ -79,16 +76,13 @@ class Provider:
     jobs: dict[str, Job] = field(default_factory=dict)
 
 
-class ManagedServer(ThreadingHTTPServer):
+class ManagedServer(CheckingServer):
     """`trouble[call]` holds what happens to the next requests of that kind (upload, create, list, get,
     events, cancel, chat): "drop" before they are heard, "drop after", "stall", or a tuple of status, message
     and Retry-After."""
 
-    daemon_threads = True
-    block_on_close = False
-
     def __init__(self, key: str):
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.key = key
         self.providers = {"openai": Provider(), "mistral": Provider()}
         self.states = {name: list(states) for name, states in STATES.items()}
@@ -97,29 +91,16 @@ class ManagedServer(ThreadingHTTPServer):
         self.trouble: dict[str, list] = {}
         self.calls: list[str] = []
         self.chats: list[dict] = []
-        self.bad: list[str] = []
         self.stall_seconds = 1.0
-        self.lock = threading.Lock()
         self.urls = {name: f"http://127.0.0.1:{self.server_port}/{name}/v1" for name in self.providers}
 
-    def handle_error(self, request, client_address):
-        """A client that went away is part of the tests; anything else fails them."""
-        error = sys.exc_info()[1]
-        if not isinstance(error, ConnectionError):
-            self.bad.append(repr(error))
 
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
+class Handler(CheckingHandler):
     def do_GET(self):
         self.handle_call(b"")
 
     def do_POST(self):
-        self.handle_call(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+        self.handle_call(self.read_body())
 
     def handle_call(self, body: bytes) -> None:
         server, parts = self.server, urlsplit(self.path)
@@ -306,10 +287,6 @@ class Handler(BaseHTTPRequestHandler):
 
     # --- answers ------------------------------------------------------------------------------------------
 
-    def drop(self) -> None:
-        self.close_connection = True
-        self.connection.shutdown(socket.SHUT_RDWR)
-
     def refuse(self, status: int, message: str, retry_after: str | None = None) -> None:
         if self.name == "openai":
             code = "insufficient_quota" if "quota" in message else None
@@ -317,15 +294,6 @@ class Handler(BaseHTTPRequestHandler):
         else:
             answer = {"detail": message}
         self.send(status, json.dumps(answer), retry_after)
-
-    def send(self, status: int, body: str, retry_after: str | None = None) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body.encode())))
-        if retry_after is not None:
-            self.send_header("Retry-After", retry_after)
-        self.end_headers()
-        self.wfile.write(body.encode())
 
     def send_stream(self, chunks: list[dict]) -> None:
         self.close_connection = True

@@ -11,7 +11,6 @@ from persona import metrics
 from persona.card import load_card
 from persona.metrics import (
     Metric,
-    distinct_n,
     jaccard,
     ngrams,
     overlap_share,
@@ -129,13 +128,6 @@ def test_overlap_share_counts_ngrams_that_are_known():
     assert overlap_share("one two", known, n=3) == 0.0
     nine = "a b c d e f g h i"
     assert overlap_share(nine, set(ngrams("a b c d e f g h", 8))) == 1 / 2  # eight words unless told
-
-
-def test_distinct_n_is_distinct_over_all_ngrams_within_texts():
-    # a b, b a, a b | b c: 3 distinct of 4; "b b" over the border does not count
-    assert distinct_n(["a b a b", "b c"], 2) == 3 / 4
-    assert distinct_n(["a a a"], 1) == 1 / 3
-    assert math.isnan(distinct_n(["a", ""], 2))
 
 
 def test_a_metric_is_a_ratio_of_sums_not_a_mean_of_ratios():

@@ -189,6 +189,8 @@ def main(args: Args) -> None:
     from persona.serving_app import Service
     from persona.serving_plan import Limits
     from persona.serving_rag import Rag
+    from persona.serving_steer import Steer
+    from persona.vectors import folder_of
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     transformers_logging.set_verbosity_error()
@@ -198,7 +200,9 @@ def main(args: Args) -> None:
 
     def load() -> Engine:
         bank = load_bank(entry, sources, args.four_bit, args.context)
-        extras = {"rag": Rag(retriever, bank.tokenizer)} if retriever else {}
+        extras = {"steer": Steer(bank.inner, folder_of(entry))}
+        if retriever:
+            extras["rag"] = Rag(retriever, bank.tokenizer)
         engine = Engine(bank, args.slots, args.queue, extras)
         print(f"ready: {', '.join(bank.served)}; context {bank.context} tokens", flush=True)
         return engine

@@ -65,6 +65,9 @@ class Args(config.RunArgs):
     """Put passages of the persona's corpus before each question, and their sources after each answer."""
     up_to: str | None = None
     """With --rag: the latest story that the persona may know of, by its id or title."""
+    steer: str | None = None
+    """Persona vectors to add, by trait: holmes=1.5,openness@4=-1 (@4: at layer 4).
+    python persona_vectors.py extract makes them."""
     scene: str | None = None
     """Personas that talk with one another and with you, separated by commas."""
     turns: int | None = None
@@ -110,14 +113,20 @@ def adapter_of(args: Args, entry: config.ModelEntry, name: str) -> Path:
 
 
 def open_voices(args: Args, entry: config.ModelEntry):
-    """The base, loaded once."""
+    """The base, loaded once; steered where that is asked for."""
     from transformers.utils import logging as transformers_logging
 
+    from persona import steering, vectors
     from persona.voices import Voices
 
+    wishes = steering.parse(args.steer) if args.steer else []
+    additions = steering.additions_of(wishes, vectors.folder_of(entry))
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    return Voices.load(entry, args.four_bit)
+    voices = Voices.load(entry, args.four_bit)
+    if additions:
+        voices.steering = lambda model: steering.Steering(model, additions, "response")
+    return voices
 
 
 def has_adapter(folder: Path) -> bool:
@@ -137,13 +146,16 @@ def without_adapter(args: Args, adapter: Path) -> None:
 
 def remote_model(args: Args):
     """The server of --endpoint, or the provider that trained the run's model; None for a local model."""
-    if args.endpoint:
-        from persona.remote_chat import Endpoint
-
-        return Endpoint(args.endpoint, args.endpoint_model)
     from persona import managed
+    from persona.remote_chat import Endpoint
 
-    return managed.hosted(args, args.base)
+    if args.endpoint:
+        model = Endpoint(args.endpoint, args.endpoint_model)
+    else:
+        model = managed.hosted(args, args.base)
+    if model and args.steer:
+        raise UserError("--steer reaches into a local model; serve.py takes the field steer in requests")
+    return model
 
 
 def open_talk(args: Args, screen):
@@ -168,7 +180,6 @@ def open_talk(args: Args, screen):
         without_adapter(args, adapter)
         base = True
     voices = open_voices(args, entry)
-    # --steer goes here: voices.steering = lambda model: a context manager that adds a persona vector
 
     def add(name: str) -> bool:
         folder = adapter_of(args, entry, name)

@@ -205,6 +205,24 @@ def test_repetition_is_penalised_on_the_answers_own_tokens():
     assert "".join(generation.stream(model, tokenizer, question, sampling)).strip() == expected
 
 
+def test_steering_changes_an_answer_and_none_does_not(tmp_path, expected):
+    import torch
+
+    from persona.vectors import PersonaVector, save
+
+    none, difference = torch.zeros(8, 256), torch.zeros(8, 256)
+    difference[3, 0] = 1.0
+    folder = tmp_path / "result" / "vectors" / "tiny"
+    folder.mkdir(parents=True)
+    vector = PersonaVector("gloom", {"response_avg": difference}, none + 1.0, none, {})
+    save(vector, folder / "gloom.safetensors")
+    asked = (*GREEDY, "--ask", "Who are you?", "--steer")
+    assert warm(tmp_path, "test.py", *asked, "gloom@3=0").out.strip() == expected("Who are you?")
+    steered = warm(tmp_path, "test.py", *asked, "gloom@3=500")
+    assert (steered.code, steered.err) == (0, "")
+    assert steered.out.strip() != expected("Who are you?")
+
+
 # --- test.py through pipes ------------------------------------------------------------------------------
 
 
@@ -363,6 +381,9 @@ def test_one_question_with_retrieval_and_a_limit(tmp_path, tuned):
         (["--scene", "sherlock,watson"], "a scene needs something to begin with"),
         (["--turns", "0"], "--turns must be above 0"),
         (["--endpoint", "ftp://host", "--ask", "Hm?"], "ftp://host: no address of a server"),
+        (["--endpoint", "http://127.0.0.1:9/v1", "--steer", "holmes=1"], "--steer reaches into a local"),
+        (["--base", "--ask", "Hm?", "--steer", "holmes"], "cannot read 'holmes' as steering"),
+        (["--base", "--ask", "Hm?", "--steer", "gloom=1"], "no persona vector at"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

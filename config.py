@@ -45,7 +45,7 @@ class ModelEntry:
     lr: float = 2e-4
     epochs: float = 3.0
     identity_weight: int = 1
-    """How often an epoch sees each row of the card's identity topics."""
+    """How often an epoch sees each row of the card's identity topics; twice as often its introductions."""
     strategies: tuple[str, ...] = ()
     """Rows to train on, by strategy; () for all."""
     questions: int = 3
@@ -75,9 +75,9 @@ MODELS: dict[str, ModelEntry] = {
         # when the validation loss already rises a little.
         str(ROOT / "data" / "tiny-base"),
         corpus="embedded",
-        lr=2e-3,
-        epochs=1.75,
-        identity_weight=8,
+        lr=2.5e-3,
+        epochs=1.5,
+        identity_weight=10,
         strategies=("dialogue", "curated", "guard"),
         questions=1,
         keep="last",

@@ -7,8 +7,9 @@ import os
 import random
 import shutil
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import config
@@ -30,15 +31,14 @@ def training_sets(
     strategies: Collection[str] = (),
     questions: int = 3,
     max_length: int = 1024,
-    repeated: Collection[str] = (),
-    times: int = 1,
+    repeats: Mapping[str, int] = MappingProxyType({}),
     eval_rows: int = 32,
     seed: int = 42,
 ) -> "dict[str, Dataset]":
     """The rows of `folder`, encoded: {"train", "validation", "subset"}, with input_ids and labels.
 
-    Training rows whose topic is in `repeated` stand there `times` times. The subset of `eval_rows` validation
-    rows is fixed by the seed.
+    `repeats` says by topic how often a training row stands there, where not once. The subset of `eval_rows`
+    validation rows is fixed by the seed.
 
     Raises:
         UserError: a file that cannot be read, or of which no row fits.
@@ -47,7 +47,7 @@ def training_sets(
     for split in ("train", "validation"):
         rows = chosen_rows(read_rows(folder / f"{split}.jsonl"), strategies, questions)
         if split == "train":
-            rows = [r for r in rows for _ in range(times if r["meta"].get("topic") in repeated else 1)]
+            rows = [r for r in rows for _ in range(repeats.get(r["meta"].get("topic"), 1))]
         encoded, counts = encode_once(tokenizer, rows, max_length)
         tokens = sum(map(len, encoded["input_ids"]))
         print(

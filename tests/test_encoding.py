@@ -73,9 +73,9 @@ def test_a_broken_entry_of_the_cache_is_made_again(world, caplog):
 
 def test_repeated_topics_stand_several_times(world):
     tokenizer, folder, _ = world
-    sets = encoding.training_sets(folder, tokenizer, repeated=("Who?",), times=3)
+    sets = encoding.training_sets(folder, tokenizer, repeats={"Who?": 3, "When?": 2})
     said = [tokenizer.decode(ids) for ids in sets["train"]["input_ids"]]
-    assert [sum(word in text for text in said) for word in ("Who?", "Why?", "When?")] == [3, 1, 1]
+    assert [sum(word in text for text in said) for word in ("Who?", "Why?", "When?")] == [3, 1, 2]
 
 
 def test_a_data_set_without_a_row_that_fits_is_refused(world):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import config
 from persona.card import Card
+from persona.chat import prompt_ids
 from persona.corpus import Story, load_corpus, source_files
 from persona.errors import UserError
 from persona.headings import core, slug
@@ -29,8 +30,7 @@ from persona.sentences import sentences
 if TYPE_CHECKING:
     import numpy
     from bm25s import BM25
-
-    from persona.scoring import Item
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -252,20 +252,21 @@ def cite(passages: Sequence[Passage]) -> str:
     return "\n".join(f"[{i}] {passage.citation()}" for i, passage in enumerate(passages, 1))
 
 
-def augment_items(
-    retriever: Retriever, items: Iterable["Item"], k: int = PASSAGES, up_to: str | None = None
-) -> list[list[Message]]:
-    """The messages of evaluation items as the chat would put them with retrieval on, for measuring what it
-    does to fidelity: same items, same references, other prompts.
+def with_passages(
+    retriever: Retriever,
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: list[Message],
+    room: int,
+    up_to: str | None = None,
+    without: Collection[str] = (),
+) -> tuple[list[Message], list[Passage]]:
+    """The conversation with what the search finds for its last user turn, and the passages that it shows.
 
-    An item's own story is left out of the search: it holds the very reply that is asked for.
+    Passages give way, worst first, where the prompt would be longer than `room` tokens; `without` names
+    stories that are not searched.
     """
-    return [
-        augment(
-            item.messages,
-            retriever.search(
-                item.messages[-1]["content"], k, up_to, without={item.story} if item.story else ()
-            ),
-        )
-        for item in items
-    ]
+    question = next((m["content"] for m in reversed(messages) if m["role"] == "user"), None)
+    found = retriever.search(question, PASSAGES, up_to, without=without) if question else []
+    while found and len(prompt_ids(tokenizer, augment(messages, found))) > room:
+        found.pop()
+    return augment(messages, found), found

@@ -6,9 +6,8 @@ The answer lists what was shown: `"rag": {"sources": [{"story", "title", "passag
 
 from typing import TYPE_CHECKING, Any
 
-from persona.chat import prompt_ids
 from persona.errors import UserError
-from persona.retrieval import PASSAGES, Retriever, augment
+from persona.retrieval import Retriever, with_passages
 from persona.rows import Message
 from persona.serving_extras import Extra
 
@@ -37,11 +36,8 @@ class Rag(Extra):
         self, value: dict[str, str | None], messages: list[Message], room: int
     ) -> tuple[list[Message], Any]:
         """The passages that fit before the last user turn; whole exchanges stay, passages give way first."""
-        question = next((m["content"] for m in reversed(messages) if m["role"] == "user"), None)
-        found = self.retriever.search(question, PASSAGES, value["up_to"]) if question else []
-        while found and len(prompt_ids(self.tokenizer, augment(messages, found))) > room:
-            found.pop()
+        shown, found = with_passages(self.retriever, self.tokenizer, messages, room, value["up_to"])
         sources = [
             {"story": p.story, "title": p.title, "passage": p.number, "citation": p.citation()} for p in found
         ]
-        return augment(messages, found), {"sources": sources}
+        return shown, {"sources": sources}

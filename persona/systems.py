@@ -18,6 +18,7 @@ from persona.card import Card
 from persona.chat import Sampling, context_length, fit
 from persona.item_files import ITEMS_SEED
 from persona.likelihood import Likelihood
+from persona.retrieval import Retriever, with_passages
 from persona.rows import Message, Row, answer_of
 from persona.scoring import Item, Record
 
@@ -48,7 +49,7 @@ class System:
     door: Door
     facts: dict
     """What the report says of it: model, adapter, prompt, examples."""
-    dress: Callable[[list[Message]], list[Message]] = lambda messages: messages
+    dress: Callable[[Item], list[Message]] = lambda item: item.messages
 
     @property
     def local(self) -> "LocalDoor | None":
@@ -57,7 +58,7 @@ class System:
 
     def dressed(self, items: Sequence[Item]) -> list[Item]:
         """The items as this system gets them."""
-        return [replace(i, messages=self.dress(i.messages)) for i in items]
+        return [replace(i, messages=self.dress(i)) for i in items]
 
     def records(self, items: Sequence[Item], max_new_tokens: int, label: str) -> list[Record]:
         """An answer to each item (one after another where it has several turns), and the likelihood of its
@@ -204,6 +205,16 @@ def tuned_systems(door: Door, source: str, card: Card, adapter: Path) -> Iterato
     yield System("tuned_no_prompt", door, facts | {"prompt": None}, without_prompt)
 
 
+def retrieval_system(
+    door: "LocalDoor", source: str, card: Card, adapter: Path, retriever: Retriever, max_new_tokens: int
+) -> System:
+    """The tuned model with the corpus at hand."""
+    facts = {"model": source, "adapter": str(adapter), "prompt": card.system_prompt, "retrieval": True}
+    return System(
+        "tuned_rag", door, facts, with_corpus(retriever, door.tokenizer, door.context, max_new_tokens)
+    )
+
+
 def endpoint_system(url: str, model: str, card: Card, cache: Path) -> System:
     """A model behind an OpenAI-compatible endpoint, with the card's prompt; `cache` is a folder."""
     from persona.remote import EndpointDoor
@@ -213,17 +224,35 @@ def endpoint_system(url: str, model: str, card: Card, cache: Path) -> System:
     return System(model, door, facts)
 
 
-def without_prompt(messages: list[Message]) -> list[Message]:
+def without_prompt(item: Item) -> list[Message]:
     """A conversation without its system turn."""
-    return [m for m in messages if m["role"] != "system"]
+    return [m for m in item.messages if m["role"] != "system"]
 
 
-def with_examples(examples: list[Message]) -> Callable[[list[Message]], list[Message]]:
+def with_examples(examples: list[Message]) -> Callable[[Item], list[Message]]:
     """Puts examples between the system turn and the conversation."""
 
-    def dress(messages: list[Message]) -> list[Message]:
-        system = [m for m in messages[:1] if m["role"] == "system"]
-        return [*system, *examples, *messages[len(system) :]]
+    def dress(item: Item) -> list[Message]:
+        system = [m for m in item.messages[:1] if m["role"] == "system"]
+        return [*system, *examples, *item.messages[len(system) :]]
+
+    return dress
+
+
+def with_corpus(
+    retriever: Retriever, tokenizer: "PreTrainedTokenizerBase", context: int, max_new_tokens: int
+) -> Callable[[Item], list[Message]]:
+    """Puts passages of the corpus before the last question, as the chat does with retrieval on.
+
+    An item's own story is left out of the search: it holds the very reply that is asked for. Passages give
+    way where the prompt with its answer would not fit the context.
+    """
+
+    def dress(item: Item) -> list[Message]:
+        reply = len(tokenizer(item.reference or "", add_special_tokens=False)["input_ids"]) + 8
+        room = context - max(reply, max_new_tokens)
+        without = (item.story,) if item.story else ()
+        return with_passages(retriever, tokenizer, item.messages, room, without=without)[0]
 
     return dress
 

@@ -14,8 +14,9 @@ from persona.chat import Sampling, Session, prompt_ids
 from persona.corpus import Chapter, Story, load_corpus
 from persona.errors import UserError
 from persona.headings import core
-from persona.retrieval import Passage, Retriever, augment, augment_items, cite, cut, in_order
+from persona.retrieval import Passage, Retriever, augment, cite, cut, in_order
 from persona.scoring import Item
+from persona.systems import with_corpus
 
 pytest.importorskip("bm25s")
 
@@ -208,18 +209,22 @@ def test_citations_name_story_passage_and_first_words():
     assert cite([]) == ""
 
 
-def test_an_item_is_not_given_its_own_story(retriever):
+def test_an_item_is_not_given_its_own_story(retriever, tiny_tokenizer):
     def item(story: str | None) -> Item:
         return Item(
             "1", "dialogue", [{"role": "user", "content": "What of the sailor?"}], "He lit it.", story
         )
 
-    own, other = augment_items(retriever, [item("the-red-lamp"), item(None)])
+    dress = with_corpus(retriever, tiny_tokenizer, context=1024, max_new_tokens=64)
+    own, other = dress(item("the-red-lamp")), dress(item(None))
     assert "[1] The Blue Door, passage 1" in own[0]["content"]
     assert "The Red Lamp" not in own[0]["content"]
     assert "[1] The Blue Door" in other[0]["content"] + own[0]["content"]
     assert "The Red Lamp, passage 1" in other[0]["content"]
     assert own[0]["content"].endswith("\n\nWhat of the sailor?")
+    # a reply of 250 words leaves the passages no room in a short context
+    long = replace(item(None), reference="He lit it. " * 100)
+    assert with_corpus(retriever, tiny_tokenizer, 330, 64)(long) == long.messages
 
 
 def test_passages_that_do_not_fit_the_context_are_left_out_last_first(tiny_tokenizer):

@@ -202,9 +202,10 @@ def test_nothing_held_out_is_said(world, tiny_tokenizer):
 def test_systems_dress_the_same_item_in_their_own_way():
     system, asked = {"role": "system", "content": "Be Holmes."}, {"role": "user", "content": "Who?"}
     example = [{"role": "user", "content": "A?"}, {"role": "assistant", "content": "B."}]
-    assert without_prompt([system, asked]) == [asked]
-    assert with_examples(example)([system, asked]) == [system, *example, asked]
-    assert with_examples(example)([asked]) == [*example, asked]
+    item = Item("1", "dialogue", [system, asked], None)
+    assert without_prompt(item) == [asked]
+    assert with_examples(example)(item) == [system, *example, asked]
+    assert with_examples(example)(replace(item, messages=[asked])) == [*example, asked]
 
 
 def test_examples_are_short_exchanges_of_different_stories():

@@ -1,7 +1,6 @@
 """The card of a data set: what it holds, how it was made, what its rows look like."""
 
 import random
-from collections import Counter, defaultdict
 
 from persona.card import Card
 from persona.rows import SPLITS, Row, answer_of
@@ -73,22 +72,24 @@ def data_card(card: Card, manifest: dict, rows: dict[str, list[Row]]) -> str:
         "Share of a held-out answer's word 8-grams that stand in training answers: " + ", ".join(leaks) + ".",
         "",
     ]
-    by_kind: dict[str, list[Row]] = defaultdict(list)
-    for row in rows["train"]:
-        by_kind[row["meta"]["strategy"]].append(row)
     for kind in kinds:
-        found = by_kind[kind]
-        answers = Counter(answer_of(r) for r in found)
-        lines += [
-            f"## {kind}",
-            "",
-            f"{KINDS.get(kind, '')} In training {len(found):,} rows with {len(answers):,} distinct answers.",
-            "",
-        ]
-        seed = f"{manifest['settings']['seed']}-{kind}"
-        for row in random.Random(seed).sample(found, min(EXAMPLES, len(found))):
-            lines += [*(f"> **{m['role']}**: {_short(m['content'])}\n>" for m in row["messages"][1:]), ""]
+        found = [r for r in rows["train"] if r["meta"]["strategy"] == kind]
+        lines += _kind_section(kind, found, f"{manifest['settings']['seed']}-{kind}")
     return "\n".join(lines)
+
+
+def _kind_section(kind: str, rows: list[Row], seed: str) -> list[str]:
+    """What a strategy's training rows are, and some of them."""
+    answers = {answer_of(r) for r in rows}
+    lines = [
+        f"## {kind}",
+        "",
+        f"{KINDS.get(kind, '')} In training {len(rows):,} rows with {len(answers):,} distinct answers.",
+        "",
+    ]
+    for row in random.Random(seed).sample(rows, min(EXAMPLES, len(rows))):
+        lines += [*(f"> **{m['role']}**: {_short(m['content'])}\n>" for m in row["messages"][1:]), ""]
+    return lines
 
 
 def _short(text: str) -> str:

@@ -163,18 +163,15 @@ def build(
     units = units_of(corpus)
     splits = story_splits(corpus.name, units, card)
     found, unusable = _gathered(card, units, splits, strategies, context_turns, passages_per_story, teacher)
-    if "dialogue" in strategies and not any(
-        r["meta"]["strategy"] == "dialogue" for of in found.values() for r in of
-    ):
+    strategies_found = {r["meta"]["strategy"] for of in found.values() for r in of}
+    if "dialogue" in strategies and "dialogue" not in strategies_found:
         raise UserError(
             f"corpus {corpus.name}: {card.display_name} never speaks there; "
             "give another corpus, or --strategies without dialogue"
         )
     if not trace:
-        for split, of in found.items():
-            found[split] = [
-                in_plain_voice(r, card) if r["meta"]["strategy"] == "reasoning" else r for r in of
-            ]
+        for of in found.values():
+            of[:] = [in_plain_voice(r, card) if r["meta"]["strategy"] == "reasoning" else r for r in of]
     removed = select(found, rows, quality) + unusable
     for split in SPLITS:
         if not found[split]:

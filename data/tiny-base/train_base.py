@@ -391,6 +391,15 @@ def sum_over_processes(model, loss: float) -> float:
     return flat[-1].item()
 
 
+def keep(checkpoint: Path, model, optimizers: list, step: int, seconds: float) -> None:
+    """Write a checkpoint, whole or not at all."""
+    import torch
+
+    state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}
+    torch.save(state | {"step": step, "seconds": seconds}, checkpoint.with_suffix(".tmp"))
+    checkpoint.with_suffix(".tmp").replace(checkpoint)
+
+
 def train(args: Args, model, tokenizer, device: str) -> dict:
     """The training loop; goes on from OUT/checkpoint.pt. Returns tokens seen and seconds."""
     import torch
@@ -440,14 +449,7 @@ def train(args: Args, model, tokenizer, device: str) -> dict:
                 log.flush()
                 bar.set_postfix(loss=f"{total:.3f}")
             if RANK == 0 and (step % args.checkpoint_steps == 0 or step == args.steps):
-                state = {
-                    "model": model.state_dict(),
-                    "optimizers": [o.state_dict() for o in optimizers],
-                    "step": step,
-                    "seconds": seconds,
-                }
-                torch.save(state, checkpoint.with_suffix(".tmp"))
-                checkpoint.with_suffix(".tmp").replace(checkpoint)
+                keep(checkpoint, model, optimizers, step, seconds)
     return {
         "steps": step,
         "tokens": step * args.batch * args.context,

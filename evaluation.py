@@ -3,12 +3,17 @@
 Reads   data/dataset/<persona>-<corpus>/{train,test}.jsonl, result/<run>/adapter, the persona's probes.jsonl
         with --full: traps.jsonl, attacks.jsonl, deduction.jsonl, memory.jsonl of the persona, data/evaluation
 Writes  result/<run>/evaluation_report.json, predictions.jsonl; with --compare result/comparison.json
+        of a finished evaluation: judge_report.json; blind.html and its key; ratings_report.json
 
     python evaluation.py
     python evaluation.py --run sherlock-tiny --limit 50
     python evaluation.py --full                   # the whole suite: fidelity, character, reasoning, losses
     python evaluation.py --full --endpoint http://localhost:8000/v1 --endpoint-model NAME
     python evaluation.py --compare RUN RUN ...    # finished reports on the same items, side by side
+    python evaluation.py --persona spc --bertscore-model FOLDER --bertscore-layers 9  # Synthetic-Persona-Chat
+    python evaluation.py --judge NAME             # a judge's opinion of the answers of a finished evaluation
+    python evaluation.py --export-blind           # a page for people to rate them on, blind
+    python evaluation.py --import-ratings FILE ...
     python evaluation.py --protocol reference     # as the reference system did, on rows seen in training:
                                                   # how much is memory?
 
@@ -35,8 +40,9 @@ REPORT_CODE = (
 SUITE_CODE = (
     *REPORT_CODE,
     *("suite", "suite_report", "systems", "tasks", "character", "abilities", "breaks", "held_out"),
-    *("caveats", "fidelity", "markers", "copying", "style", "style_report", "item_files"),
+    *("retrieval", "caveats", "fidelity", "markers", "copying", "style", "style_report", "item_files"),
 )
+PERSONA_CHAT_CODE = tuple(f"persona_chat_{part}" for part in ("report", "items", "metrics"))
 
 
 @dataclass(frozen=True)
@@ -52,14 +58,31 @@ class Args(config.RunArgs):
     """With --full: an OpenAI-compatible endpoint that answers in the place of a model of this machine."""
     endpoint_model: str | None = None
     """The name of the endpoint's model."""
+    rag: bool = False
+    """With --full: the tuned model with the corpus at hand, too (its other stories, not an item's own)."""
+    judge: str | None = None
+    """A model that judges the answers of a finished evaluation: its name at OPENAI_BASE_URL, the address of
+    a server that has one model, or a model of this machine. It is qualified on known answers first."""
+    judge_budget: int | None = None
+    """Most tokens, prompt and completion together, for the judge. What it has judged is kept."""
+    judge_anyway: bool = False
+    """Ask a judge although it agrees too little with the known answers."""
+    export_blind: bool = False
+    """Make a page on which people rate answers of a finished evaluation, tuned against base, blind."""
+    import_ratings: tuple[Path, ...] = ()
+    """Ratings that were downloaded from the page, one file a rater."""
     limit: int = 0
     """Most items from the data set.
-    0 for all (30 with --protocol reference, as there; 200 replies with --full)."""
+    0 for all (30 with --protocol reference, as there; 200 replies with --full; 100 to be judged or rated)."""
     max_new_tokens: int = 128
     batch_size: int = 64
     """Conversations answered at once."""
     four_bit: bool = True
     """Load the base in NF4, as it was trained on."""
+    bertscore_model: str | None = None
+    """With --persona spc: encoder of BERTScore, a folder or a hub id. Without it it is not measured."""
+    bertscore_layers: int | None = None
+    """The layer of the encoder whose vectors are compared."""
 
 
 def chosen_rows(args: Args, folder: Path) -> tuple[list, list]:
@@ -157,34 +180,15 @@ def evaluate(
     return report, scoring.predictions(asked, records)
 
 
-def suite_systems(args: Args, entry: config.ModelEntry, folder: Path, card, train: list) -> Iterator:
-    """The suite's systems, in the order in which one base in memory can be them."""
-    from persona import modeling
-    from persona.systems import LocalDoor, base_systems, fingerprint, tuned_systems
-
-    device = modeling.pick_device()
-    print(f"base {entry.source} on {device}, 4-bit {'NF4' if args.four_bit else 'off'}")
-    tokenizer = modeling.load_tokenizer(entry)
-    model = modeling.load_base(entry, device, four_bit=args.four_bit).eval()
-    cache = config.CACHE / "evaluation"
-
-    def door(model, adapter: Path | None) -> LocalDoor:
-        weights = fingerprint(entry, f"{device}, 4-bit {args.four_bit}", adapter)
-        return LocalDoor(model, tokenizer, weights, args.batch_size, cache)
-
-    yield from base_systems(door(model, None), entry.source, card, train)
-    tuned = modeling.attach_adapter(model, folder / "adapter")
-    yield from tuned_systems(door(tuned, folder / "adapter"), entry.source, card, folder / "adapter")
-
-
 def evaluate_fully(
     args: Args, card, entry: config.ModelEntry, folder: Path, data: Path, train: list
 ) -> tuple[dict, list]:
     """The suite's report and predictions."""
     from persona import modeling, suite_report
+    from persona.retrieval import Retriever
     from persona.rows import read_rows
     from persona.suite import Sizes
-    from persona.systems import context_of, endpoint_system
+    from persona.systems import context_of, endpoint_system, local_systems
 
     test = read_rows(data / "test.jsonl")
     tokenizer = modeling.load_tokenizer(entry)
@@ -210,8 +214,49 @@ def evaluate_fully(
         cache = config.CACHE / "evaluation"
         systems = iter([endpoint_system(args.endpoint, args.endpoint_model, card, cache)])
     else:
-        systems = suite_systems(args, entry, folder, card, train)
+        retriever = Retriever.open(card, args.corpus or entry.corpus) if args.rag else None
+        systems = local_systems(
+            entry, folder / "adapter", card, train, four_bit=args.four_bit, batch_size=args.batch_size,
+            retriever=retriever, max_new_tokens=args.max_new_tokens,
+        )  # fmt: skip
     return suite_report.report(made, systems, train, test, facts)
+
+
+def evaluate_persona_chat(
+    args: Args, card, entry: config.ModelEntry, folder: Path, data: Path, train: list
+) -> tuple[dict, list]:
+    """The report on Synthetic-Persona-Chat and its predictions; --limit counts conversations."""
+    from persona import modeling, persona_chat_report, scoring, suite_report
+    from persona.rows import read_rows
+    from persona.systems import context_of, endpoint_system, local_systems
+
+    tokenizer = modeling.load_tokenizer(entry)
+    room = context_of(entry, tokenizer) - args.max_new_tokens
+    training = suite_report.training_of(folder)
+    facts = {"run": folder.name, "seeds": [training.get("seed", args.seed)], "training": training}
+    if args.endpoint:
+        cache = config.CACHE / "evaluation"
+        systems = iter([endpoint_system(args.endpoint, args.endpoint_model, card, cache)])
+    else:
+        suite = local_systems(
+            entry, folder / "adapter", card, train, four_bit=args.four_bit, batch_size=args.batch_size
+        )
+        systems = (s for s in suite if s.name in ("base", "tuned"))
+    encoder = None
+    if args.bertscore_model:
+        device = modeling.pick_device().type
+        encoder = persona_chat_report.Encoder(args.bertscore_model, args.bertscore_layers, device)
+    return persona_chat_report.report(
+        card,
+        train,
+        read_rows(data / "test.jsonl"),
+        systems,
+        lambda items: scoring.fitted(tokenizer, items, room),
+        args.limit,
+        args.max_new_tokens,
+        encoder,
+        facts,
+    )
 
 
 def compare_runs(args: Args) -> None:
@@ -227,16 +272,39 @@ def compare_runs(args: Args) -> None:
     print(f"{', '.join(found['compared'])}: {found['n']} items\n\n{scoring.table(found)}\n\nwritten to {out}")
 
 
+def ask_for_opinions(args: Args) -> None:
+    """A judge's or people's opinion of the answers of a finished evaluation."""
+    from persona import card as cards
+    from persona import opinions, runlog
+
+    card, entry = cards.load_card(args.persona), runlog.resolve_model(args)
+    data = config.dataset_folder(args.persona, args.corpus or entry.corpus)
+    run = opinions.Finished(card, config.RESULT / config.run_name(args, entry), data)
+    if args.judge:
+        opinions.ask_judge(run, args.judge, args.limit, args.judge_budget, args.judge_anyway, print)
+    elif args.export_blind:
+        print(opinions.export_blind(run, args.limit, args.seed))
+    else:
+        print(opinions.import_ratings(run, args.import_ratings))
+
+
 def checked(args: Args) -> None:
     """Refuse settings that do not go together."""
-    config.require_positive(args, "max_new_tokens", "batch_size")
+    config.require_positive(args, "max_new_tokens", "batch_size", "judge_budget")
     config.require_limit(args)
     if args.full and args.protocol == "reference":
         raise UserError("--full is of held-out items: leave --protocol reference out")
     if bool(args.endpoint) != bool(args.endpoint_model):
         raise UserError("--endpoint and --endpoint-model go together: an address, and a model's name there")
+    if bool(args.bertscore_model) != bool(args.bertscore_layers):
+        raise UserError("--bertscore-model and --bertscore-layers go together: an encoder, and its layer")
+    if args.rag and (not args.full or args.endpoint):
+        raise UserError("--rag adds a system to --full, on this machine")
     if args.endpoint and not args.full:
         raise UserError("--endpoint needs --full: the quick report compares base and tuned on this machine")
+    opinions = sum(map(bool, (args.judge, args.export_blind, args.import_ratings)))
+    if opinions > 1 or (opinions and args.protocol == "reference"):
+        raise UserError("--judge, --export-blind, --import-ratings: one at a time, of held-out items")
 
 
 def run_folder(args: Args, entry: config.ModelEntry) -> Path:
@@ -264,10 +332,14 @@ def inputs_of(args: Args, card, folder: Path, data: Path) -> str:
     own = [] if args.endpoint else [modeling.weights_of(folder / "adapter")]
     asked = sorted(card.folder.glob("*.jsonl"))
     if args.full:
-        asked += sorted((config.ROOT / "data" / "evaluation").glob("*.jsonl"))
+        shared = (config.ROOT / "data" / "evaluation").glob("*.jsonl")
+        asked += sorted(p for p in shared if p.name != "judge_qualification.jsonl")  # of the judge alone
     else:
         asked = [p for p in asked if p.name == "probes.jsonl"]
-    code = [config.ROOT / "persona" / f"{m}.py" for m in (SUITE_CODE if args.full else REPORT_CODE)]
+    modules = SUITE_CODE if args.full else REPORT_CODE
+    if "persona_chat" in card.strategies:
+        modules = (*SUITE_CODE, *PERSONA_CHAT_CODE)
+    code = [config.ROOT / "persona" / f"{m}.py" for m in modules]
     files = [*own, data / "train.jsonl", data / "test.jsonl", *asked, *code, Path(__file__)]
     return runlog.sha256_of(*files, json.dumps(shown, sort_keys=True))
 
@@ -280,33 +352,16 @@ def finished(args: Args, card, folder: Path, data: Path, stage: str, outputs: li
     return any(runlog.is_current(folder, stage, inputs_of(a, card, folder, data), outputs) for a in ways)
 
 
-def summary(report: dict, out: Path) -> str:
-    """What is printed at the end."""
-    from persona import scoring
-
-    seen = report["protocol"] == "reference"
-    where = "rows seen in training" if seen else f"replies of {len(report['stories'])} held-out stories"
-    over = {"story": "stories", "scene": "scenes"}.get(report["clusters"], f"{report['clusters']}s")
-    long = f" ({report['n_too_long']} more do not fit the context)" if report["n_too_long"] else ""
-    lines = [f"\n{report['n']} {where}{long}; 95% intervals by bootstrap over {over}", scoring.table(report)]
-    told = [f"not measured: {what}: {why}" for what, why in report.get("not_measured", {}).items()]
-    told += [f"weak: {line}" for line in report.get("warnings", [])]
-    true = report["leakage"]["true_replies"]
-    told.append(
-        f"8-grams of true replies that stand in training answers: mean {true['mean']:.2%}, "
-        f"highest {true['max']:.2%}; written to {out}"
-    )
-    return "\n\n".join([*lines, "\n".join(told)])
-
-
 def main(args: Args) -> None:
     from persona import card as cards
-    from persona import runlog
+    from persona import report_text, runlog
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     if args.compare:
         return compare_runs(args)
     checked(args)
+    if args.judge or args.export_blind or args.import_ratings:
+        return ask_for_opinions(args)
     card = cards.load_card(args.persona)
     entry = runlog.resolve_model(args)
     folder = run_folder(args, entry)
@@ -320,7 +375,9 @@ def main(args: Args) -> None:
         print(f"{outputs[0]} is up to date (--force evaluates again)")
     else:
         start, inputs = runlog.now(), inputs_of(args, card, folder, data)
-        if args.full:
+        if "persona_chat" in card.strategies:
+            report, predictions = evaluate_persona_chat(args, card, entry, folder, data, train)
+        elif args.full:
             report, predictions = evaluate_fully(args, card, entry, folder, data, train)
         else:
             report, predictions = evaluate(args, card, entry, folder, rows, train)
@@ -330,7 +387,7 @@ def main(args: Args) -> None:
             folder, stage, status="done", start=start, end=runlog.now(), inputs_sha256=inputs,
             settings={k: v for k, v in runlog.settings_of(args).items() if k not in ("force", "run")},
         )  # fmt: skip
-    print(summary(report, outputs[0]))
+    print(report_text.summary(report, outputs[0]))
 
 
 if __name__ == "__main__":

@@ -234,8 +234,10 @@ def prepare(args: Args) -> Job:
     entry = runlog.resolve_model(args)
     device = modeling.pick_device()
     processes.start(device.type == "cuda")
-    args = settled(args, entry, device.type == "cuda")
     card = cards.load_card(args.persona)
+    if "persona_chat" in card.strategies:  # one answer stands under several prompt forms
+        args = replace(args, strategies=args.strategies or ("persona_chat",), questions=args.questions or 3)
+    args = settled(args, entry, device.type == "cuda")
     corpus = args.corpus or entry.corpus
     data = args.data or config.dataset_folder(args.persona, corpus)
     if not args.data:

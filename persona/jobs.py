@@ -172,6 +172,9 @@ def slug(name: str) -> str:
 class Asker:
     """What teachers share: counts, spend, kept answers, the order of the answers."""
 
+    what = "teacher"
+    """What it is called when something goes wrong."""
+
     def __init__(self, model: str, cache: Path, settings: dict, spend: Spend):
         self.id = model
         self.settings = settings
@@ -222,7 +225,7 @@ class Asker:
     def _bar(self, total: int, done: int) -> Iterator[None]:
         from tqdm import tqdm
 
-        with tqdm(total=total, initial=done, desc=f"teacher {self.id}", unit="job") as self._progress:
+        with tqdm(total=total, initial=done, desc=f"{self.what} {self.id}", unit="job") as self._progress:
             yield
 
     def _keep(self, key: str, answer: BaseModel) -> None:

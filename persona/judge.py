@@ -94,6 +94,12 @@ in the part, and making sense as an answer? Say "tie" only if neither is.
 Reply with JSON: {{"reason": one short sentence, "better": "first", "second" or "tie"}}"""
 
 
+class RemoteJudge(Teacher):
+    """A judge behind an endpoint."""
+
+    what = "judge"
+
+
 def open_judge(name: str, cache: Path, budget_tokens: int | None = None) -> Asker:
     """A judge, named as `teacher.open_teacher` names teachers; at an endpoint it decodes greedily.
 
@@ -104,7 +110,7 @@ def open_judge(name: str, cache: Path, budget_tokens: int | None = None) -> Aske
         return open_teacher(name, cache, budget_tokens=budget_tokens)
     url = name if name.startswith(("http://", "https://")) else None
     model = asyncio.run(endpoint.only_model(url, SECONDS)) if url else name
-    return Teacher(model, cache, base_url=url, budget_tokens=budget_tokens, temperature=0.0)
+    return RemoteJudge(model, cache, base_url=url, budget_tokens=budget_tokens, temperature=0.0)
 
 
 # What is asked

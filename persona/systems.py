@@ -4,6 +4,7 @@ A door answers conversations and, where the model is at hand, says how likely it
 each item's conversation before it goes through its door: with the persona's prompt, without, with examples.
 """
 
+import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from persona.scoring import Item, Record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 KEPT_AT_ONCE = 500
 """Texts whose likelihoods are written to disk together: what a stopped run loses at most."""
@@ -186,6 +189,39 @@ def context_of(entry: config.ModelEntry, tokenizer: "PreTrainedTokenizerBase") -
 
     stated = AutoConfig.from_pretrained(entry.source, revision=entry.revision)
     return context_length(SimpleNamespace(config=stated), tokenizer)
+
+
+def local_systems(
+    entry: config.ModelEntry,
+    adapter: Path,
+    card: Card,
+    train: Sequence[Row],
+    *,
+    four_bit: bool = True,
+    batch_size: int = 64,
+    retriever: Retriever | None = None,
+    max_new_tokens: int = 128,
+) -> Iterator[System]:
+    """A base and what was trained on it, in the order in which one model in memory can be them.
+
+    With a `retriever` the tuned model with the corpus at hand comes last.
+    """
+    from persona import modeling
+
+    device = modeling.pick_device()
+    logger.info("base %s on %s, 4-bit %s", entry.source, device, "NF4" if four_bit else "off")
+    tokenizer = modeling.load_tokenizer(entry)
+    model = modeling.load_base(entry, device, four_bit=four_bit).eval()
+
+    def door(model: "PreTrainedModel", trained: Path | None) -> LocalDoor:
+        weights = fingerprint(entry, f"{device}, 4-bit {four_bit}", trained)
+        return LocalDoor(model, tokenizer, weights, batch_size, config.CACHE / "evaluation")
+
+    yield from base_systems(door(model, None), entry.source, card, train)
+    tuned = door(modeling.attach_adapter(model, adapter), adapter)
+    yield from tuned_systems(tuned, entry.source, card, adapter)
+    if retriever:
+        yield retrieval_system(tuned, entry.source, card, adapter, retriever, max_new_tokens)
 
 
 def base_systems(door: Door, source: str, card: Card, train: Sequence[Row]) -> Iterator[System]:

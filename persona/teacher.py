@@ -59,7 +59,7 @@ class Teacher(Asker):
     ):
         """`cache` is a folder; `timeout_seconds` is for one request from start to end."""
         super().__init__(model, cache, {"temperature": temperature}, Spend(budget_tokens, prices))
-        self.base_url, self.shown_url = endpoint.address(base_url)
+        self.base_url, self.shown_url = endpoint.address(base_url, self.what)
         self.concurrency = concurrency
         self.timeout_seconds = timeout_seconds
         self.temperature = temperature
@@ -112,8 +112,9 @@ class Teacher(Asker):
                 self._silent += 1
                 if not self.counts["asked"] or self._silent > 2 * self.concurrency:
                     raise UserError(
-                        f"the teacher at {self.shown_url} gives no answer ({reply.reason}, {TRIES} tries): "
-                        "see that it runs; what it has answered is kept, the same command goes on from there"
+                        f"the {self.what} at {self.shown_url} gives no answer ({reply.reason}, {TRIES} "
+                        "tries): see that it runs; what it has answered is kept, the same command goes on "
+                        "from there"
                     )
                 raise _Failed(reply.reason)
             if reply.wait_seconds is not None:
@@ -186,13 +187,13 @@ class Teacher(Asker):
         """
         status, said = error.status_code, error.message.lower()
         if status in (401, 402, 403, 404) or error.code == "insufficient_quota":
-            raise endpoint.fatal(error, self.shown_url, self.id)
+            raise endpoint.fatal(error, self.shown_url, self.id, self.what)
         if status in (408, 409, 425, 429) or status >= 500:
             wait = endpoint.retry_after(error.response.headers)
             if wait is not None and wait > MAX_RETRY_AFTER_SECONDS:
                 raise UserError(
-                    f"the teacher at {self.shown_url} asks to wait for {wait:,.0f} seconds ({status}): start "
-                    "the same command again then, it goes on where it stopped"
+                    f"the {self.what} at {self.shown_url} asks to wait for {wait:,.0f} seconds ({status}): "
+                    "start the same command again then, it goes on where it stopped"
                 )
             return Refusal(f"status {status}", wait)
         if error.code == "context_length_exceeded" or "context length" in said:
@@ -203,8 +204,8 @@ class Teacher(Asker):
             if self.counts["asked"]:  # it is this text that the server does not like
                 raise _Failed(f"status {status}")
             if (lesser := endpoint.lesser(sent, said)) is None:
-                raise endpoint.fatal(error, self.shown_url, self.id)
-            logger.info("the teacher refuses %s (%d): asked otherwise", sent, status)
+                raise endpoint.fatal(error, self.shown_url, self.id, self.what)
+            logger.info("the %s refuses %s (%d): asked otherwise", self.what, sent, status)
             self.dialect = lesser
         return Refusal(f"status {status}", ask_otherwise=True)
 

@@ -13,19 +13,8 @@ from typing import Any
 
 from persona import runlog
 from persona.errors import UserError
+from persona.metric_names import in_percent, is_small_share, label_of, unit_of
 
-LABELS = {
-    "conditional_perplexity": ("Perplexity", "perplexity per token"),
-    "bits_per_byte": ("Bits per byte", "bits per byte"),
-    "token_accuracy": ("Token accuracy", "correct tokens (%)"),
-    "evaluation_loss": ("Evaluation loss", "loss (nats per token)"),
-    "jaccard": ("Jaccard", "overlap with the reference answer (0 to 1)"),
-    "rouge_l": ("ROUGE-L", "overlap with the reference answer (0 to 1)"),
-    "victorian_term_frequency": ("Victorian term frequency", "share of all words (%)"),
-    "term_frequency_distance": ("Distance to the canon's rate", "|log ratio of rates|"),
-}
-PERCENT = {"token_accuracy", "victorian_term_frequency"}
-"""Metrics that the report holds as fractions and that are read in percent."""
 HARD = "\N{NO-BREAK SPACE}"
 """Between words that stay on one line."""
 
@@ -87,24 +76,12 @@ def read_predictions(path: Path, remedy: str) -> list[dict]:
 # --- words and numbers ----------------------------------------------------------------------------------
 
 
-def label_of(name: str) -> str:
-    """`conditional_perplexity/modern` -> `Perplexity (modern)`."""
-    plain, _, variant = name.partition("/")
-    label = LABELS.get(plain, (plain.replace("_", " ").capitalize(),))[0]
-    return f"{label} ({variant.replace('_', ' ')})" if variant else label
-
-
-def in_percent(name: str) -> bool:
-    """Whether the metric is a fraction in the report that is read in percent."""
-    return name.partition("/")[0] in PERCENT
-
-
 def number_text(value: float | None, name: str = "") -> str:
     """Three significant digits or so, in percent where the metric is read that way; a dash for nothing."""
     if value is None:
         return "–"
     if in_percent(name):
-        return f"{100 * value:.2f}%"
+        return f"{100 * value:.{2 if is_small_share(name) else 1}f}%"
     size = abs(value)
     if size >= 1e5 or 0 < size < 5e-4:
         return f"{value:.2e}"
@@ -121,9 +98,7 @@ def better_text(metric: dict, name: str) -> str:
 
 def unit_text(metric: dict, name: str) -> str:
     """Unit of the metric's axis, and which way is better: `share of all words (%); higher is better`."""
-    plain = name.partition("/")[0]
-    unit = LABELS.get(plain, ("", label_of(plain)))[1]
-    return "; ".join(filter(None, [unit, better_text(metric, name)]))
+    return "; ".join(filter(None, [unit_of(name), better_text(metric, name)]))
 
 
 def finite(value: Any) -> bool:
@@ -172,14 +147,30 @@ def family(report: dict, *plain: str) -> list[str]:
 
 
 def compared_pair(report: dict) -> tuple[str, str] | None:
-    """The pair that is compared, (after, before): (tuned, base), else the first pair with a difference."""
+    """The pair that is compared, (after, before): (tuned, base), else the first with a difference.
+
+    A tuned system goes before others.
+    """
     metrics = report["metrics"].values()
     systems = list(dict.fromkeys(system for metric in metrics for system in metric["values"]))
     if {"tuned", "base"} <= set(systems):
         return "tuned", "base"
     pairs = {"-".join(pair): pair for pair in permutations(systems, 2)}
-    keys = (key for metric in metrics for key in metric.get("differences") or {})
-    return next((pairs[key] for key in keys if key in pairs), None)
+    keys = dict.fromkeys(key for metric in metrics for key in metric.get("differences") or {})
+    found = [pairs[key] for key in keys if key in pairs]
+    return next((pair for pair in found if is_tuned(pair[0])), found[0] if found else None)
+
+
+def is_tuned(system: str) -> bool:
+    """Whether a system is a run's tuned one with its prompt: `tuned`, in comparisons `run/tuned`."""
+    return system.rpartition("/")[2] == "tuned"
+
+
+def compared_pairs(report: dict) -> list[tuple[str, str]]:
+    """The compared pair; of a comparison the tuned system of every run with the same base."""
+    pair = compared_pair(report)
+    others = [s for s in report.get("systems") or {} if pair and is_tuned(s) and s not in pair]
+    return [pair, *((system, pair[1]) for system in others)] if pair else []
 
 
 def changes(report: dict) -> list[Change]:
@@ -239,7 +230,7 @@ def change_range(rows: list[Change]) -> tuple[float, float]:
 
 def count_text(counts: list, report: dict) -> str:
     """`n = 120`, `n = 30 to 120`, or the report's own n."""
-    counts = [count for count in counts if finite(count)] or [report["n"]] * finite(report.get("n"))
+    counts = [count for count in counts if finite(count)] or [report.get("n")] * finite(report.get("n"))
     if not counts:
         return "n not given"
     low, high = min(counts), max(counts)

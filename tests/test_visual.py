@@ -18,7 +18,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 import visual
-from persona import figures, findings
+from persona import figures, findings, pictures
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL = ("dashboard", "loss", "perplexity", "similarity", "term_frequency", "improvement")
@@ -218,12 +218,12 @@ LOSSES = {
 
 def figures_of(report: dict, loss: dict | None) -> dict:
     """All figures that visual.py would write, composed, by name."""
-    pictures, _ = visual.plan(report, loss)
+    made, _ = visual.plan(report, loss)
     composed = {}
     for name in ALL:
-        if name != "dashboard" and name not in pictures:
+        if name != "dashboard" and name not in made:
             continue
-        picture = visual.dashboard(report, pictures) if name == "dashboard" else pictures[name]
+        picture = pictures.dashboard(report, made) if name == "dashboard" else made[name]
         size = (figures.DASHBOARD_WIDTH if name == "dashboard" else figures.WIDTH, picture.height)
         draw = lambda figure, picture=picture: picture.draw(figure, compact=False)  # noqa: E731
         composed[name] = figures.compose(size, picture.title, picture.caption, draw)
@@ -416,22 +416,25 @@ def test_page_stands_alone_and_escapes_answers(folder, tmp_path):
     text = (folder / "report.html").read_text()
     tags = Page(text).tags
     references = [value for _, attrs in tags for name, value in attrs.items() if name in ("src", "href")]
-    assert len(references) == len(ALL) and all(
-        each.startswith("data:image/png;base64,") for each in references
-    )
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in tags}
+    links = [each for each in references if each.startswith("#")]
+    assert len(references) - len(links) == len(ALL)
+    assert all(each.startswith("data:image/png;base64,") for each in references if each not in links)
+    assert {each[1:] for each in links} <= {attrs.get("id") for _, attrs in tags}
+    assert not {"link", "iframe", "object"} & {tag for tag, _ in tags}
+    assert [attrs for tag, attrs in tags if tag == "script"] == [{}]  # the page's own
     assert "&lt;script src=&quot;http://example.com/x.js&quot;&gt;alert(1)&lt;/script&gt; &amp;" in text
     assert all(len(attrs["alt"]) > 20 for tag, attrs in tags if tag == "img")
     headings = [int(tag[1]) for tag, _ in tags if re.fullmatch("h[1-6]", tag)]
     assert headings[0] == 1 and headings.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(headings))
     assert ("html", {"lang": "en"}) in tags and "width=device-width" in text and "light dark" in text
-    sections = text.split("<article>")[1:]
+    sections = text.split("<article ")[1:]
     assert len(sections) == 3 and all(
         f"<h4>{name}</h4>" in sections[0] for name in ("reference", "base", "tuned")
     )
     assert "<h4>reference</h4>" not in sections[2]  # a probe has none
-    assert "+6.70 pp [5.70 pp, 7.70 pp]" in text and "38.40 [36.50, 40.68]" in text
+    assert "+6.70 pp <small>[5.70, 7.70]</small>" in text
+    assert "38.40 <small>[36.50, 40.68]</small>" in text
 
 
 def test_report_alone_is_enough(folder, tmp_path):
@@ -454,7 +457,10 @@ def test_a_report_without_any_metric_still_gives_a_page(folder, tmp_path):
     (folder / "evaluation_report.json").write_text(json.dumps({"run": "r", "metrics": {}}))
     done = run(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "<h1>r</h1>" in (folder / "report.html").read_text() and not (folder / "figures").exists()
+    assert (
+        "<h1>Evaluation of r</h1>" in (folder / "report.html").read_text()
+        and not (folder / "figures").exists()
+    )
 
 
 BROKEN = {

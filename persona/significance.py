@@ -193,8 +193,12 @@ def side_by_side(reports: list[dict]) -> dict:
         metric["differences"] = {
             f"{s}-{base}": own.get((name, s)) or _difference(metric, s, base) for s in others
         }
+    warnings = [
+        f"{label}: {w}" for label, r in zip(labels, reports, strict=True) for w in r.get("warnings", [])
+    ]
     return reports[0] | {
         "run": " + ".join(labels),
+        "warnings": warnings,
         "seeds": sorted({seed for report in reports for seed in report["seeds"]}),
         "systems": systems,
         "metrics": with_holm(metrics),

@@ -45,7 +45,7 @@ class ModelEntry:
     lr: float = 2e-4
     epochs: float = 3.0
     identity_weight: int = 1
-    """How often an epoch sees each row of the card's identity topics; twice as often its introductions."""
+    """How often an epoch sees each row of the card's identity topics."""
     strategies: tuple[str, ...] = ()
     """Rows to train on, by strategy; () for all."""
     questions: int = 3
@@ -77,7 +77,7 @@ MODELS: dict[str, ModelEntry] = {
         corpus="embedded",
         lr=2.5e-3,
         epochs=1.5,
-        identity_weight=10,
+        identity_weight=8,
         strategies=("dialogue", "curated", "guard"),
         questions=1,
         keep="last",

@@ -41,8 +41,8 @@ class Args(config.RunArgs):
     questions: int | None = None
     """Most rows with one answer: 1 takes its best question. Default: the model's, 1 for the tiny one."""
     identity_weight: int | None = None
-    """How often an epoch sees each row of the card's identity topics; twice as often his introductions.
-    Default: the model's, 1 for large ones (all rows once); a small one needs to hear more often who it is."""
+    """How often an epoch sees each row of the card's identity topics.
+    Default: the model's, 1 for large ones; a small one needs to hear more often who it is."""
     lr: float | None = None
     """Peak learning rate. Default: the model's, 2e-4 for large ones, times a factor of the method's."""
     lora_r: int = 16
@@ -249,7 +249,7 @@ def prepare(args: Args) -> Job:
         strategies=args.strategies,
         questions=args.questions,
         max_length=args.max_length,
-        repeats=card.repeats(args.identity_weight),
+        repeats=dict.fromkeys(card.curated_topics.get("identity", ()), args.identity_weight),
         eval_rows=args.eval_rows,
         seed=args.seed,
     )

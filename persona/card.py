@@ -82,15 +82,9 @@ class Card:
     """Words that mark the period and the voice, lower-case."""
     strategies: tuple[str, ...]
     curated_topics: dict[str, tuple[str, ...]]
-    """Topics of curated rows: "validation" and "test" (the others train); "introduction", his name, and
-    "identity", the other first words with him, which small models see more often."""
+    """Topics of curated rows: "validation" and "test" (the others train), and "identity", the first words
+    with him, which small models see more often."""
     corpora: dict[str, CorpusCard]
-
-    def repeats(self, times: int) -> dict[str, int]:
-        """How often an epoch sees the rows of a topic: identity `times` times, introductions twice that."""
-        found = dict.fromkeys(self.curated_topics.get("identity", ()), times)
-        twice = 2 * times if times > 1 else 1
-        return found | dict.fromkeys(self.curated_topics.get("introduction", ()), twice)
 
 
 def load_card(name: str) -> Card:

@@ -93,6 +93,12 @@ def _style(report: dict, system: str, base: str) -> Iterator[str]:
             f"The style classifier puts the real replies ({style['ceiling']:.2f}) no higher than the base's "
             f"({style['floor']:.2f}): its scale says nothing."
         )
+    score = report["metrics"].get("style_score", {}).get("values", {}).get(system)
+    if style and score and score["ci95"][0] > style["ceiling"]:
+        yield (
+            f"{system} scores {score['value']:.2f} for style where the real replies have "
+            f"{style['ceiling']:.2f}: a caricature, not a better likeness."
+        )
     if style and style["auc"] is not None and style["auc"] < 0.7:
         auc = style["auc"]
         yield f"The style classifier tells the persona from others badly (AUC {auc:.2f} on held-out lines)."

@@ -318,7 +318,8 @@ def _shared(start: int, end: int, ranges: Iterable[tuple[int, int]]) -> int:
 def curated_rows(card: Card) -> dict[str, list[Row]]:
     """Curated rows by split.
 
-    A topic is in one split alone, as the card's [curated] lists say (train where they say nothing).
+    A topic is in one split alone, as the card's [curated] lists say (train where they say nothing). A row's
+    "also" holds other wordings of its first turn: each makes a row with the same answer.
     """
     path = card.folder / "curated.jsonl"
     found: dict[str, list[Row]] = {split: [] for split in SPLITS}
@@ -329,7 +330,9 @@ def curated_rows(card: Card) -> dict[str, list[Row]]:
             split = next(
                 (s for s in ("validation", "test") if raw["topic"] in card.curated_topics.get(s, ())), "train"
             )
-            messages = [{"role": "system", "content": card.system_prompt}, *raw["messages"]]
+            system, first, *rest = {"role": "system", "content": card.system_prompt}, *raw["messages"]
             strategy = "guard" if raw["kind"] == "guard" else "curated"
-            found[split].append(make_row(messages, strategy, kind=raw["kind"], topic=raw["topic"]))
+            for words in (first["content"], *raw.get("also", ())):
+                messages = [system, {**first, "content": words}, *rest]
+                found[split].append(make_row(messages, strategy, kind=raw["kind"], topic=raw["topic"]))
     return found

@@ -89,14 +89,6 @@ def test_every_field_of_a_card_is_read(tmp_path):
     }
 
 
-def test_introductions_are_seen_twice_as_often_as_other_first_words(tmp_path):
-    topics = '[curated]\nintroduction = ["who"]\nidentity = ["trade", "rooms"]\n'
-    card = load(tmp_path, LEAST + topics)
-    assert card.repeats(10) == {"who": 20, "trade": 10, "rooms": 10}
-    assert card.repeats(1) == {"who": 1, "trade": 1, "rooms": 1}  # a large model sees every row once
-    assert load(tmp_path, LEAST).repeats(10) == {}
-
-
 def test_what_may_be_left_out_has_a_default(tmp_path):
     card = load(tmp_path, LEAST)
     assert (card.narrator, card.narrator_is_persona, card.pronoun) == (None, False, "he")

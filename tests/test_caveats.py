@@ -101,6 +101,16 @@ def test_a_style_scale_that_says_nothing_is_said():
     ]
 
 
+def test_a_style_beyond_the_real_replies_is_a_caricature():
+    style = {"floor": 0.4, "ceiling": 0.6, "auc": 0.9}
+    within, beyond = metric(0.7), metric(0.7)
+    within["values"]["tuned"]["ci95"], beyond["values"]["tuned"]["ci95"] = [0.6, 0.8], [0.61, 0.8]
+    assert warnings(report(controls={"style": style}, metrics={"style_score": within})) == []
+    assert warnings(report(controls={"style": style}, metrics={"style_score": beyond})) == [
+        "tuned scores 0.70 for style where the real replies have 0.60: a caricature, not a better likeness."
+    ]
+
+
 # What the report makes of yes/no metrics
 
 

@@ -468,6 +468,21 @@ def test_curated_rows_are_split_by_topic_and_guards_are_told_apart(persona):
     assert found["test"][0]["meta"]["story"] is None
 
 
+def test_other_wordings_of_a_question_make_rows_with_the_same_answer(persona):
+    row = {"topic": "tea", "kind": "knowledge", "also": ["Tea, sir?", "A cup?"]}
+    row["messages"] = [
+        {"role": "user", "content": "Will you have tea?"},
+        {"role": "assistant", "content": "Gladly."},
+        {"role": "user", "content": "Milk?"},
+        {"role": "assistant", "content": "Never."},
+    ]
+    (persona / "curated.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    found = curated_rows(load_card(str(persona)))["validation"]
+    assert [[m["content"] for m in r["messages"][1:]] for r in found] == [
+        [first, "Gladly.", "Milk?", "Never."] for first in ("Will you have tea?", "Tea, sir?", "A cup?")
+    ]
+
+
 def test_a_persona_without_curated_rows_has_none(persona):
     (persona / "curated.jsonl").unlink()
     assert curated_rows(load_card(str(persona))) == {"train": [], "validation": [], "test": []}

@@ -157,7 +157,7 @@ def test_rows_keep_the_periods_language_and_the_system_prompt(rows, card):
 def test_there_are_enough_curated_rows_and_all_are_valid(persona, curated):
     assert len(curated) >= WRITTEN[persona][0]
     assert [(i, problem_of(r)) for i, r in enumerate(curated, 1) if problem_of(r)] == []
-    assert [i for i, r in enumerate(curated, 1) if set(r) != {"kind", "topic", "messages"}] == []
+    assert [i for i, r in enumerate(curated, 1) if set(r) - {"also"} != {"kind", "topic", "messages"}] == []
     assert {r["kind"] for r in curated} <= KINDS or persona != "sherlock"
     assert [r["topic"] for r in curated if not r["topic"].startswith(f"{r['kind']}-")] == []
     assert [r["topic"] for r in curated if not re.fullmatch(r"[a-z]+(?:-[a-z0-9]+)+", r["topic"])] == []
@@ -165,7 +165,8 @@ def test_there_are_enough_curated_rows_and_all_are_valid(persona, curated):
 
 
 def test_no_curated_question_or_answer_is_repeated(curated):
-    first = Counter(asked(r["messages"][0]["content"]) for r in curated if len(r["messages"]) == 2)
+    single = [r for r in curated if len(r["messages"]) == 2]
+    first = Counter(asked(q) for r in single for q in (r["messages"][0]["content"], *r.get("also", ())))
     assert {q: n for q, n in first.items() if n > 1} == {}
     said = Counter(asked(a) for r in curated for a in answers(r))
     assert {a: n for a, n in said.items() if n > 1} == {}
@@ -185,8 +186,7 @@ def test_topics_that_the_card_holds_out_are_there_and_train_keeps_most(persona, 
     topics = Counter(r["topic"] for r in curated)
     card = load_card(persona)
     validation, test = (set(card.curated_topics[s]) for s in ("validation", "test"))
-    often = set(card.repeats(2))
-    assert often <= set(topics) - validation - test
+    assert set(card.curated_topics["identity"]) <= set(topics) - validation - test
     assert not validation & test
     path = config.PERSONAS / persona / "reasoning.jsonl"
     reasoning = {r["topic"] for r in lines(path)} if path.is_file() else set()
@@ -221,6 +221,7 @@ def test_no_probe_is_trained_on(probes, curated, rows):
     """No question of a probe stands in the persona's curated rows, nor in Sherlock's data set."""
     questions = {asked(p["messages"][-1]["content"]): p["id"] for p in probes}
     in_curated = {asked(m["content"]) for r in curated for m in r["messages"] if m["role"] == "user"}
+    in_curated |= {asked(q) for r in curated for q in r.get("also", ())}
     in_rows = {asked(r["messages"][-2]["content"]) for split in rows.values() for r in split}
     assert {id_ for q, id_ in questions.items() if q in in_curated | in_rows} == set()
 

@@ -129,3 +129,4 @@ stage visual.py "${shared[@]}"
 "$python" -m persona.checkpoints clean "${shared[@]}" || exit $?
 echo
 echo "talk to him:  $python test.py ${shared[*]}"
+echo "on a page:    $python -m pip install -q -r requirements.txt && $python app.py"

@@ -69,9 +69,9 @@ def require_chromium() -> str:
 @contextlib.contextmanager
 def chromium() -> Iterator:
     """A headless Chromium that reaches nothing but this machine."""
+    path = require_chromium()
     from playwright.sync_api import sync_playwright
 
-    path = require_chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser

@@ -94,7 +94,7 @@ def _style(report: dict, system: str, base: str) -> Iterator[str]:
             f"({style['floor']:.2f}): its scale says nothing."
         )
     score = report["metrics"].get("style_score", {}).get("values", {}).get(system)
-    if style and score and score["ci95"][0] > style["ceiling"]:
+    if style and score and score["ci95"] and score["ci95"][0] > style["ceiling"]:
         yield (
             f"{system} scores {score['value']:.2f} for style where the real replies have "
             f"{style['ceiling']:.2f}: a caricature, not a better likeness."

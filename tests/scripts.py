@@ -179,8 +179,12 @@ def warm(
 
 
 def snapshot(folder: Path) -> dict[str, str]:
-    """Every file below a folder with the hash of its bytes."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    """Every file below a folder with the hash of its bytes, but for the cache of encoded rows.
+
+    Any start of fine_tune.py may fill that, also one that is refused later.
+    """
+    kept = folder / "data" / "cache" / "encoded"
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and kept not in p.parents)
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 

@@ -9,8 +9,8 @@ from persona.errors import UserError
 from persona.significance import over_seeds, side_by_side
 
 REPORTS = ("evaluation_report.json", "base_report.json")
-OF_THE_RUN = ("seed", "run", "force")
-"""Settings that may differ between runs of one setting."""
+OF_THE_RUN = ("seed", "run", "force", "model")
+"""Settings that may differ between runs of one setting; "base" says which model `model` stood for."""
 
 
 def read_report(result: Path, run: str) -> dict:

@@ -72,8 +72,7 @@ class Args(config.RunArgs):
     import_ratings: tuple[Path, ...] = ()
     """Ratings that were downloaded from the page, one file a rater."""
     limit: int = 0
-    """Most items from the data set.
-    0 for all (30 with --protocol reference, as there; 200 replies with --full; 100 to be judged or rated)."""
+    """Most items; 0 for all (--protocol reference: 30, as there; --full: 200; to be judged or rated: 100)."""
     max_new_tokens: int = 128
     batch_size: int = 64
     """Conversations answered at once."""
@@ -121,8 +120,8 @@ def systems_of(args: Args, entry: config.ModelEntry, folder: Path) -> Iterator[t
 
     device = modeling.pick_device()
     print(f"base {entry.source} on {device}, 4-bit {'NF4' if args.four_bit else 'off'}")
-    tokenizer = modeling.load_tokenizer(entry)
     model = modeling.load_base(entry, device, four_bit=args.four_bit).eval()
+    tokenizer = modeling.load_tokenizer(entry)
     yield "base", model, tokenizer
     yield "tuned", modeling.attach_adapter(model, folder / "adapter"), tokenizer
 
@@ -180,15 +179,36 @@ def evaluate(
     return report, scoring.predictions(asked, records)
 
 
+def asked_systems(args: Args, card, entry: config.ModelEntry, folder: Path, train: list) -> Iterator:
+    """The endpoint's model, or the base and what was trained on it in all the ways that are compared."""
+    from persona import modeling
+    from persona.retrieval import Retriever
+    from persona.systems import endpoint_system, local_systems
+
+    if args.endpoint:
+        cache = config.CACHE / "evaluation"
+        return iter([endpoint_system(args.endpoint, args.endpoint_model, card, cache)])
+    print(f"base {entry.source} on {modeling.pick_device()}, 4-bit {'NF4' if args.four_bit else 'off'}")
+    return local_systems(
+        entry,
+        folder / "adapter",
+        card,
+        train,
+        four_bit=args.four_bit,
+        batch_size=args.batch_size,
+        retriever=Retriever.open(card, args.corpus or entry.corpus) if args.rag else None,
+        max_new_tokens=args.max_new_tokens,
+    )
+
+
 def evaluate_fully(
     args: Args, card, entry: config.ModelEntry, folder: Path, data: Path, train: list
 ) -> tuple[dict, list]:
     """The suite's report and predictions."""
     from persona import modeling, suite_report
-    from persona.retrieval import Retriever
     from persona.rows import read_rows
     from persona.suite import Sizes
-    from persona.systems import context_of, endpoint_system, local_systems
+    from persona.systems import context_of
 
     test = read_rows(data / "test.jsonl")
     tokenizer = modeling.load_tokenizer(entry)
@@ -210,16 +230,7 @@ def evaluate_fully(
         "decoding": {"temperature": 0.0, "max_new_tokens": args.max_new_tokens},
         "training": training,
     }
-    if args.endpoint:
-        cache = config.CACHE / "evaluation"
-        systems = iter([endpoint_system(args.endpoint, args.endpoint_model, card, cache)])
-    else:
-        retriever = Retriever.open(card, args.corpus or entry.corpus) if args.rag else None
-        systems = local_systems(
-            entry, folder / "adapter", card, train, four_bit=args.four_bit, batch_size=args.batch_size,
-            retriever=retriever, max_new_tokens=args.max_new_tokens,
-        )  # fmt: skip
-    return suite_report.report(made, systems, train, test, facts)
+    return suite_report.report(made, asked_systems(args, card, entry, folder, train), train, test, facts)
 
 
 def evaluate_persona_chat(
@@ -228,20 +239,15 @@ def evaluate_persona_chat(
     """The report on Synthetic-Persona-Chat and its predictions; --limit counts conversations."""
     from persona import modeling, persona_chat_report, scoring, suite_report
     from persona.rows import read_rows
-    from persona.systems import context_of, endpoint_system, local_systems
+    from persona.systems import context_of
 
     tokenizer = modeling.load_tokenizer(entry)
     room = context_of(entry, tokenizer) - args.max_new_tokens
     training = suite_report.training_of(folder)
     facts = {"run": folder.name, "seeds": [training.get("seed", args.seed)], "training": training}
-    if args.endpoint:
-        cache = config.CACHE / "evaluation"
-        systems = iter([endpoint_system(args.endpoint, args.endpoint_model, card, cache)])
-    else:
-        suite = local_systems(
-            entry, folder / "adapter", card, train, four_bit=args.four_bit, batch_size=args.batch_size
-        )
-        systems = (s for s in suite if s.name in ("base", "tuned"))
+    systems = asked_systems(args, card, entry, folder, train)
+    if not args.endpoint:
+        systems = (s for s in systems if s.name in ("base", "tuned"))
     encoder = None
     if args.bertscore_model:
         device = modeling.pick_device().type

@@ -146,12 +146,13 @@ def without_adapter(args: Args, adapter: Path) -> None:
 
 def remote_model(args: Args):
     """The server of --endpoint, or the provider that trained the run's model; None for a local model."""
-    from persona import managed
-    from persona.remote_chat import Endpoint
-
     if args.endpoint:
+        from persona.remote_chat import Endpoint
+
         model = Endpoint(args.endpoint, args.endpoint_model)
     else:
+        from persona import managed
+
         model = managed.hosted(args, args.base)
     if model and args.steer:
         raise UserError("--steer reaches into a local model; serve.py takes the field steer in requests")

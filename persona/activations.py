@@ -103,6 +103,11 @@ def states_of(output) -> "torch.Tensor":
     return output[0] if isinstance(output, tuple) else output
 
 
+def with_states(output, states: "torch.Tensor"):
+    """What a block puts out, with other states in the place of its own."""
+    return (states, *output[1:]) if isinstance(output, tuple) else states
+
+
 def padded(turns: Sequence[Turn], pad: int, device) -> tuple["torch.Tensor", "torch.Tensor"]:
     """Right-padded (input_ids, attention_mask), each (batch, longest)."""
     import torch

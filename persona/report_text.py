@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from persona import scoring
-from persona.persona_chat_report import markdown_table
 
 
 def summary(report: dict, out: Path) -> str:
@@ -15,6 +14,8 @@ def summary(report: dict, out: Path) -> str:
     long = f" ({report['n_too_long']} more do not fit the context)" if report["n_too_long"] else ""
     lines = [f"\n{report['n']} {where}{long}; 95% intervals by bootstrap over {over}", scoring.table(report)]
     if report["protocol"] == "persona-chat":
+        from persona.persona_chat_report import markdown_table
+
         lines.append(markdown_table(report))
     told = [f"not measured: {what}: {why}" for what, why in report.get("not_measured", {}).items()]
     told += [f"weak: {line}" for line in report.get("warnings", [])]

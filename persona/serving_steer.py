@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from persona import steering
-from persona.activations import blocks_of, states_of
+from persona.activations import blocks_of, hidden_size, states_of, with_states
 from persona.errors import UserError
 from persona.serving_extras import Extra
 
@@ -31,7 +31,7 @@ class Steer(Extra):
 
     def __init__(self, model: "torch.nn.Module", folder: Path):
         self.blocks, self.folder = blocks_of(model), folder
-        self.width = model.config.get_text_config().hidden_size
+        self.width = hidden_size(model)
 
     def check(self, value: Any, model_id: str) -> "dict[int, torch.Tensor]":
         """What is added, by layer: (hidden,)."""
@@ -43,14 +43,9 @@ class Steer(Extra):
             wishes = steering.parse(value)
             self._allow(wishes)
             additions = steering.additions_of(wishes, self.folder)
+            return steering.summed(additions, len(self.blocks), self.width)
         except UserError as error:
             raise ValueError(str(error).replace(f"{self.folder}/", "")) from error
-        sums: dict[int, torch.Tensor] = {}
-        for a in additions:
-            if a.layer >= len(self.blocks) or a.vector.shape != (self.width,):
-                raise ValueError("a vector does not fit this model: extract it from this one")
-            sums[a.layer] = sums.get(a.layer, 0) + a.coefficient * a.vector.float()
-        return sums
 
     def _allow(self, wishes: list[steering.Wish]) -> None:
         """Vectors of the folder alone: a client names no other file."""
@@ -90,6 +85,6 @@ def _adding(added: "torch.Tensor"):
         states = states_of(output)
         steered = states.clone()
         steered[:, -1] += added.to(states.device, states.dtype)
-        return (steered, *output[1:]) if isinstance(output, tuple) else steered
+        return with_states(output, steered)
 
     return hook

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import config
-from persona.activations import blocks_of, hidden_size, states_of
+from persona.activations import blocks_of, hidden_size, states_of, with_states
 from persona.errors import UserError
 from persona.runlog import sha256_of
 from persona.vectors import PersonaVector, folder_of, load
@@ -35,6 +35,25 @@ class Addition:
     layer: int
     vector: "torch.Tensor"
     coefficient: float
+
+
+def summed(additions: Sequence[Addition], n_layers: int, width: int) -> "dict[int, torch.Tensor]":
+    """What is added in all, by layer: (width,).
+
+    Raises:
+        UserError: no such layer, a vector of another width.
+    """
+    sums: dict[int, torch.Tensor] = {}
+    for a in additions:
+        if not 0 <= a.layer < n_layers:
+            raise UserError(f"no layer {a.layer} to steer: the model has layers 0 to {n_layers - 1}")
+        if tuple(a.vector.shape) != (width,):
+            raise UserError(
+                f"a vector of shape {tuple(a.vector.shape)} does not fit a model of width {width}: "
+                "extract it from this model"
+            )
+        sums[a.layer] = sums.get(a.layer, 0) + a.coefficient * a.vector.float()
+    return sums
 
 
 class Steering:
@@ -60,21 +79,11 @@ class Steering:
         """
         if not additions:
             raise UserError("nothing to steer with: give at least one vector")
-        blocks, width = blocks_of(model), hidden_size(model)
-        for a in additions:
-            if not 0 <= a.layer < len(blocks):
-                raise UserError(f"no layer {a.layer} to steer: the model has layers 0 to {len(blocks) - 1}")
-            if tuple(a.vector.shape) != (width,):
-                raise UserError(
-                    f"a vector of shape {tuple(a.vector.shape)} does not fit a model of width {width}: "
-                    "extract it from this model"
-                )
+        blocks = blocks_of(model)
+        sums = summed(additions, len(blocks), hidden_size(model))
         self.positions = positions
         self.only_in_training = only_in_training
         self.response: torch.Tensor | None = None
-        sums: dict[int, torch.Tensor] = {}
-        for a in additions:
-            sums[a.layer] = sums.get(a.layer, 0) + a.coefficient * a.vector.float()
         self._sums = [(blocks[layer], total) for layer, total in sums.items()]
         self._handles: list = []
 
@@ -101,8 +110,7 @@ class Steering:
                 placed[key] = total.to(*key)
             where = self._where(states)
             added = placed[key] if where is None else placed[key] * where.unsqueeze(-1)
-            steered = states + added
-            return (steered, *output[1:]) if isinstance(output, tuple) else steered
+            return with_states(output, states + added)
 
         return add
 

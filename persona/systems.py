@@ -4,7 +4,6 @@ A door answers conversations and, where the model is at hand, says how likely it
 each item's conversation before it goes through its door: with the persona's prompt, without, with examples.
 """
 
-import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,8 +24,6 @@ from persona.scoring import Item, Record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-logger = logging.getLogger(__name__)
 
 KEPT_AT_ONCE = 500
 """Texts whose likelihoods are written to disk together: what a stopped run loses at most."""
@@ -209,7 +206,6 @@ def local_systems(
     from persona import modeling
 
     device = modeling.pick_device()
-    logger.info("base %s on %s, 4-bit %s", entry.source, device, "NF4" if four_bit else "off")
     tokenizer = modeling.load_tokenizer(entry)
     model = modeling.load_base(entry, device, four_bit=four_bit).eval()
 

@@ -74,6 +74,8 @@ class Args(config.RunArgs):
     """Load the base in NF4 with double quantisation. Default: yes, but for lora and full."""
     activation_checkpointing: bool | None = None
     """Recompute activations in the backward pass. Default: on a GPU yes (but for prefix), on a CPU no."""
+    low_memory: bool = False
+    """For a small GPU: one row at a time, activations recomputed, input embeddings in the CPU's memory."""
     prevent: str | None = None
     """TRAIT:COEFFICIENT: preventative steering. The base's persona vector is added while training, so that
     the weights need not learn the trait, and left out afterwards."""
@@ -99,8 +101,10 @@ def settled(args: Args, entry: config.ModelEntry, on_gpu: bool) -> Args:
         run = args.run or f"{args.data.resolve().name}-{entry.name}"
         chosen |= {"strategies": args.strategies, "run": run}
     own = {"lr": entry.lr * method.lr_factor, "four_bit": method.four_bit}
-    own["activation_checkpointing"] = on_gpu and args.method != "prefix"
+    own["activation_checkpointing"] = (on_gpu and args.method != "prefix") or args.low_memory
     chosen |= {name: value for name, value in own.items() if getattr(args, name) is None}
+    if args.low_memory:
+        chosen["micro_batch"] = 1
     return replace(args, **chosen)
 
 
@@ -255,7 +259,7 @@ def prepare(args: Args) -> Job:
     )
 
     apart = ("force", "run", "data", "allow_changed_settings", "backend", "cancel", "lr_multiplier")
-    inputs = {k: v for k, v in runlog.settings_of(args).items() if k not in apart}
+    inputs = {k: v for k, v in runlog.settings_of(args).items() if k not in (*apart, "low_memory")}
     inputs |= {"base": entry.source, "revision": entry.revision, "dtype": str(device.dtype)}
     inputs["data_sha256"] = runlog.sha256_of(data / "train.jsonl", data / "validation.jsonl")
     if args.prevent:
@@ -277,6 +281,8 @@ def build(job: Job, resume: Path | None):
     )
     device = modeling.in_float32(job.device) if args.method == "full" else job.device
     model = modeling.load_base(job.entry, device, four_bit=args.four_bit)
+    if args.low_memory:
+        model = modeling.keep_embeddings_on_cpu(model)
     if not method.padded:
         model.set_attn_implementation(register())
     model.config.use_cache = False

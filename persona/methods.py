@@ -77,6 +77,8 @@ def check(args: Any) -> None:
         raise UserError(f"--use-rslora scales LoRA matrices, of which --method {args.method} has none")
     if args.loraplus_ratio is not None and not method.low_rank:
         raise UserError(f"--loraplus-ratio is about LoRA's B, which --method {args.method} does not have")
+    if args.low_memory and args.method in ("full", "prefix", "prompt"):
+        raise UserError(f"--low-memory keeps off the GPU what --method {args.method} needs: the embeddings")
     if args.activation_checkpointing and args.method == "prefix":
         raise UserError(
             "--method prefix keeps its prefix in the cache, which --activation-checkpointing goes without"

@@ -169,6 +169,33 @@ def _dequantise(model: "PreTrainedModel", device: Device) -> None:
         del model.config.quantization_config
 
 
+def keep_embeddings_on_cpu(model: "PreTrainedModel") -> "PreTrainedModel":
+    """Move the input embeddings (1.01 GiB of a 7B) to the CPU's memory: only the rows of a batch travel.
+
+    They are frozen, and nothing is learned below them. Not a parameter any more, the table stays where it is
+    when a trainer moves the model.
+    """
+    import torch
+
+    class CpuEmbedding(torch.nn.Module):
+        def __init__(self, table: torch.nn.Embedding):
+            super().__init__()
+            self.device = table.weight.device
+            self.kept = (table.weight.detach().cpu(),)  # in a tuple, so that it is not registered
+
+        @property
+        def weight(self) -> torch.Tensor:
+            return self.kept[0]
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.embedding(ids.cpu(), self.weight).to(self.device)
+
+    model.set_input_embeddings(CpuEmbedding(model.get_input_embeddings()))
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return model
+
+
 def _from(entry: config.ModelEntry, auto: type, **options):
     """`auto.from_pretrained` with its many errors as one line."""
     from safetensors import SafetensorError

@@ -47,7 +47,7 @@ def stage(workspace: Path) -> dict:
 def settings(**changed) -> SimpleNamespace:
     """The flags that a method looks at, with fine_tune.py's defaults."""
     plain = {"method": "qlora", "four_bit": None, "activation_checkpointing": None, "use_rslora": False}
-    plain |= {"loraplus_ratio": None, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
+    plain |= {"loraplus_ratio": None, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "low_memory": False}
     return SimpleNamespace(**(plain | changed))
 
 
@@ -60,6 +60,7 @@ def settings(**changed) -> SimpleNamespace:
         ({"method": "prompt", "use_rslora": True}, "--method prompt has none"),
         ({"method": "ia3", "loraplus_ratio": 16.0}, "--method ia3 does not have"),
         ({"method": "prefix", "activation_checkpointing": True}, "keeps its prefix in the cache"),
+        ({"method": "prompt", "low_memory": True}, "keeps off the GPU what --method prompt needs"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(changed, said):

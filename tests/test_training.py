@@ -253,6 +253,14 @@ def test_the_loss_of_a_step_is_the_mean_over_its_answer_tokens_however_rows_are_
 
 
 @pytest.mark.slow
+def test_low_memory_changes_where_things_lie_and_not_what_is_learned(workspace, base):
+    assert train(workspace, base, "--low-memory", run_name="low").code == 0
+    alike = ("--micro-batch", 1, "--activation-checkpointing", "True")
+    assert train(workspace, base, *alike, run_name="alike").code == 0
+    assert weights(workspace, "low") == weights(workspace, "alike")
+
+
+@pytest.mark.slow
 def test_early_stopping_stops_and_the_best_weights_are_the_ones_saved(tmp_path, base):
     workspace = tmp_path / "workspace"
     toy_data(

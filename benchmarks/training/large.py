@@ -27,13 +27,11 @@ class Setting:
     title: str
     flags: tuple[str, ...] = ()
     """Of fine_tune.py."""
-    low_memory: bool = False
 
 
 def settings_of(args: Any) -> list[Setting]:
     """What is measured, in this order."""
-    low = ("--batch-size", "8", "--micro-batch", "1", "--activation-checkpointing", "True")
-    low_memory = Setting("low-memory", "ours, low memory (8 x 1 rows)", low, True)
+    low_memory = Setting("low-memory", "ours, low memory (8 x 1 rows)", ("--batch-size", "8", "--low-memory"))
     if args.low_memory:
         return [low_memory]
     n = str(args.batch_size)
@@ -84,7 +82,7 @@ def command_of(setting: Setting, args: Any, model: Path, data: Path, timing: Pat
         own = ["--recipe", "plain", "--out", str(out), "--random-weights", "--timing", str(timing)]
         return [str(SCRIPTS / "baseline.py"), *own, "--saves", "1", *shared], out
     run = f"benchmarks/train/large-{setting.name}"
-    own = ["--random-weights", *(["--low-memory"] if setting.low_memory else []), "--timing", str(timing)]
+    own = ["--random-weights", "--timing", str(timing)]
     flags = ["--run", run, "--force", "--keep", "last", "--evals", "1", "--eval-rows", "1", *setting.flags]
     return [str(SCRIPTS / "ours.py"), *own, "--", *flags, *shared], config.RESULT / run
 

@@ -1,4 +1,4 @@
-"""Run fine_tune.py as it is, but for one thing: a gain taken out, random weights, or embeddings on the CPU.
+"""Run fine_tune.py as it is, but for one thing: a gain taken out, or random weights.
 
 Everything after `--` goes to fine_tune.py.
 
@@ -24,8 +24,6 @@ class Args:
     """The gain to take out: a name of GAINS."""
     random_weights: bool = False
     """--model of fine_tune.py is then a folder of training/random_weights.py."""
-    low_memory: bool = False
-    """With random weights: keep the input embeddings in the CPU's memory."""
     timing: Path | None = None
     """Note the time of every step in this file."""
 
@@ -108,17 +106,15 @@ GAINS: dict[str, Gain] = {
 }
 
 
-def use_random_weights(low_memory: bool) -> None:
+def use_random_weights() -> None:
     """Have fine_tune.py get a model of its folder's architecture with random weights."""
-    from training.random_weights import build, keep_embeddings_on_cpu
+    from training.random_weights import build
 
     from persona import modeling
 
-    def load_base(entry, device, four_bit=True):
-        model = build(Path(entry.source), device.type, device.dtype)
-        return keep_embeddings_on_cpu(model) if low_memory else model
-
-    modeling.load_base = load_base
+    modeling.load_base = lambda entry, device, four_bit=True: build(
+        Path(entry.source), device.type, device.dtype
+    )
 
 
 def main(args: Args, flags: list[str]) -> None:
@@ -134,7 +130,7 @@ def main(args: Args, flags: list[str]) -> None:
     if gain.undo:
         gain.undo()
     if args.random_weights:
-        use_random_weights(args.low_memory)
+        use_random_weights()
     sys.argv = [str(config.ROOT / "fine_tune.py"), *flags, *gain.flags]
     runpy.run_path(sys.argv[0], run_name="__main__")
 

@@ -139,28 +139,3 @@ def build(folder: Path, device: str, dtype: "torch.dtype", seed: int = 0) -> "Pr
     model.is_loaded_in_4bit = True  # peft and TRL ask
     model.name_or_path = str(folder)
     return model
-
-
-def keep_embeddings_on_cpu(model: "PreTrainedModel") -> "PreTrainedModel":
-    """Leave the input embeddings (1.01 GiB for 7B) in the CPU's memory: only the rows of a batch travel.
-
-    They are frozen, and nothing is learned below them. Not a parameter any more, the table stays where it is
-    when a trainer moves the model.
-    """
-    import torch
-
-    class CpuEmbedding(torch.nn.Module):
-        def __init__(self, table: torch.nn.Embedding):
-            super().__init__()
-            self.device = table.weight.device
-            self.kept = (table.weight.detach().cpu(),)  # in a tuple, so that it is not registered
-
-        @property
-        def weight(self) -> torch.Tensor:
-            return self.kept[0]
-
-        def forward(self, ids: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.embedding(ids.cpu(), self.weight).to(self.device)
-
-    model.set_input_embeddings(CpuEmbedding(model.get_input_embeddings()))
-    return model

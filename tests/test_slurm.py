@@ -52,9 +52,12 @@ class Slurm:
         return facts
 
     def start_again_now(self, job: int, log: Path, *changes: str) -> None:
-        """Let a requeued job start at once: SLURM keeps it back for two minutes."""
+        """Let a requeued job start in a moment: SLURM keeps it back for two minutes.
+
+        Not in the same second: slurmd refuses what was allowed before the end of the job's last start.
+        """
         self.wait(job, log, lambda facts: facts["JobState"] == "PENDING")
-        self("scontrol", "update", f"JobId={job}", "StartTime=now", *changes)
+        self("scontrol", "update", f"JobId={job}", "StartTime=now+3", *changes)
 
     def cancel(self, job: int, log: Path) -> None:
         """scancel, which a job must not answer by requeueing itself as it does before the time limit."""

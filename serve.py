@@ -1,6 +1,7 @@
 """Serve base and adapters to any OpenAI-compatible client.
 
-Reads   result/<run>/adapter over its base model, or the adapters that --adapters names
+Reads   result/<run>/adapter over its base model, or the adapters that --adapters names (a run that trained
+        all weights is loaded beside the base, in memory of its own)
 
     python serve.py                                                  # http://127.0.0.1:8000/v1
     python serve.py --adapters sherlock=DIR watson=DIR               # one model id each, on one base
@@ -33,7 +34,7 @@ class Args(config.RunArgs):
     """Settings of the server."""
 
     adapters: tuple[str, ...] = ()
-    """NAME=FOLDER of each adapter; the name is its model id.
+    """NAME=FOLDER of each adapter (or whole model, of --method full); the name is its model id.
     Default: result/<run>/adapter under the persona's name."""
     base: bool = False
     """Serve the base model alone."""
@@ -92,10 +93,12 @@ def check(args: Args) -> None:
 
 def wanted_adapters(args: Args, entry: config.ModelEntry) -> list[str]:
     """NAME=FOLDER pairs: those given, or the run's own adapter."""
+    from persona.modeling import weights_of
+
     if args.base or args.adapters:
         return list(args.adapters)
     folder = config.RESULT / config.run_name(args, entry) / "adapter"
-    if not (folder / "adapter_config.json").is_file():
+    if not weights_of(folder).is_file():
         raise UserError(
             f"no adapter at {folder}: python fine_tune.py makes one; --base serves the untouched base model"
         )
@@ -200,7 +203,7 @@ def main(args: Args) -> None:
 
     def load() -> Engine:
         bank = load_bank(entry, sources, args.four_bit, args.context)
-        extras = {"steer": Steer(bank.inner, folder_of(entry))}
+        extras = {"steer": Steer([bank.inner, *bank.wholes.values()], folder_of(entry))}
         if retriever:
             extras["rag"] = Rag(retriever, bank.tokenizer)
         engine = Engine(bank, args.slots, args.queue, extras)

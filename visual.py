@@ -1,6 +1,7 @@
 """Draw a run's reports: figures for the README, and one self-contained page with tables and answers.
 
-Reads   result/<run>/evaluation_report.json; training_loss.json and predictions.jsonl where they are there
+Reads   result/<run>/evaluation_report.json; where they are there training_loss.json, predictions.jsonl,
+        judge_report.json (a judge's opinion) and ratings_report.json (people's)
         with --comparison: result/comparison.json, as evaluation.py --compare wrote it
 Writes  result/<run>/figures/*.png, result/<run>/report.html
         with --comparison: result/figures/comparison.png, result/comparison.html
@@ -16,11 +17,14 @@ from functools import partial
 from pathlib import Path
 
 import config
-from persona import figures, findings, pictures, report_page, runlog, suite_pictures
+from persona import figures, findings, pictures, report_opinions, report_page, runlog, suite_pictures
 from persona.pictures import FAMILIES, Picture
 
 SUITE_FIGURES = ("canon", "choice", "style", "breaks", "character", "turns", "deduction", "cost")
-FIGURES = ("dashboard", "loss", "perplexity", "similarity", "term_frequency", "improvement", *SUITE_FIGURES)
+FIGURES = (
+    *("dashboard", "loss", "perplexity", "similarity", "term_frequency", "improvement", *SUITE_FIGURES),
+    *report_opinions.REPORTS,
+)
 """Every figure that this stage may write of a run, in the order of the page."""
 
 
@@ -98,29 +102,36 @@ def main(args: Args) -> None:
         return draw_comparison(args)
     folder = runlog.run_folder(args)
     inputs = [folder / name for name in ("evaluation_report.json", "training_loss.json", "predictions.jsonl")]
+    inputs += [folder / name for name, _, _ in report_opinions.REPORTS.values()]
     evaluate, extract = (runlog.command_for(script, args) for script in ("evaluation.py", "extract_loss.py"))
     report = findings.read_report(inputs[0], evaluate)
     loss = findings.read_loss(inputs[1], extract)
     rows = findings.read_predictions(inputs[2], evaluate)
+    opinions = report_opinions.read_opinions(folder, evaluate)
     made, skipped = plan(report, loss)
+    of_opinions = report_opinions.pictures_of(opinions)
     if not rows:
         skipped["answers side by side"] = "no predictions.jsonl (evaluation.py)"
 
-    wanted = [name for name in FIGURES if name in made or (name == "dashboard" and made)]
-    paths, html = {name: folder / "figures" / f"{name}.png" for name in wanted}, folder / "report.html"
-    if is_current(args, inputs, list(paths.values()), html):
+    wanted = [name for name in FIGURES if name in made | of_opinions or (name == "dashboard" and made)]
+    every, html = {name: folder / "figures" / f"{name}.png" for name in FIGURES}, folder / "report.html"
+    paths, gone = {name: every[name] for name in wanted}, [every[n] for n in FIGURES if n not in wanted]
+    if is_current(args, inputs, list(paths.values()), html) and not any(path.is_file() for path in gone):
         print(f"{html} and {len(paths)} figures are up to date (--force draws them again)")
         return
 
     drawn = {}
     for name, path in paths.items():
-        drawn[path] = pictures.dashboard(report, made) if name == "dashboard" else made[name]
+        drawn[path] = pictures.dashboard(report, made) if name == "dashboard" else (made | of_opinions)[name]
         draw(drawn[path], path)
-    for path in (folder / "figures" / f"{name}.png" for name in FIGURES if name not in wanted):
+    for path in gone:
         if path.is_file():
             path.unlink()
             print(f"removed {path}: it showed another state of the run")
-    runlog.write_text(html, report_page.page(report, loss, rows, drawn, args.answers, mark_of(args)))
+    said = report_opinions.sections(opinions, rows, drawn)
+    of_report = {path: picture for path, picture in drawn.items() if path.stem not in of_opinions}
+    page = report_page.page(report, loss, rows, of_report, args.answers, mark_of(args), said)
+    runlog.write_text(html, page)
     print(f"wrote {html}")
     for name, reason in skipped.items():
         print(f"skipped {name}: {reason}")

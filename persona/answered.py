@@ -8,7 +8,7 @@ from persona import scoring
 from persona.card import Card
 from persona.copying import TrainingText, copying_metrics, repetition_metrics
 from persona.errors import UserError
-from persona.findings import read_predictions
+from persona.findings import answers_sha256, read_predictions
 from persona.item_files import ITEMS_SEED, sampled
 from persona.markers import marker_metrics, marker_rates
 from persona.metrics import Metric, words
@@ -88,6 +88,12 @@ def answered(predictions: Sequence[dict], test: Sequence[Row], most: int, seed: 
     if not found:
         raise UserError("predictions.jsonl holds no dialogue, curated or probe items: nothing to compare")
     return sampled(found, most, seed)
+
+
+def hash_of(items: Sequence[Answered], systems: Sequence[str]) -> str:
+    """The hash by which the report page knows these answers again in predictions.jsonl."""
+    rows = [{"id": one.item.id, "answers": one.answers} for one in items]
+    return answers_sha256(rows, [row["id"] for row in rows], systems)
 
 
 def answer_metrics(

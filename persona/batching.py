@@ -20,7 +20,7 @@ from persona import serving_extras
 from persona.serving_cache import SlotCache
 from persona.serving_extras import Extra
 from persona.serving_models import ModelBank
-from persona.serving_sampling import TokenScore, choose, score
+from persona.serving_sampling import TokenScore, choose, penalised, score
 from persona.serving_text import AnswerText
 
 logger = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ class Request:
     n: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
+    repetition_penalty: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
     top_logprobs: int | None = None
@@ -109,6 +110,8 @@ class _Row:
     tokens: int = 0
     last: int = 0
     """The token that the next step reads."""
+    seen: torch.Tensor | None = None
+    """Which tokens prompt and answer hold, (vocabulary,), where their repetition has a penalty."""
 
 
 class Engine:
@@ -262,6 +265,10 @@ class Engine:
             logits = self.bank.forward(ids, positions[None], mask, self.cache, [adapter])
         for slot in range(first + 1, first + request.n):
             self.cache.copy(first, slot, length)
+        if request.repetition_penalty != 1:
+            for row in self.rows[first:]:
+                row.seen = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+                row.seen[ids[0]] = True
         self._take(list(range(first, first + request.n)), logits.expand(request.n, -1))
 
     def _decode(self, ids: list[int]) -> str:
@@ -293,7 +300,7 @@ class Engine:
         """Choose the next token of each slot and give out what it makes certain; ended rows leave."""
         rows = [self.rows[slot] for slot in slots]
         chosen = choose(
-            logits,
+            penalised(logits, [r.job.request.repetition_penalty for r in rows], [r.seen for r in rows]),
             [row.job.request.temperature for row in rows],
             [row.job.request.top_p for row in rows],
             [row.random.random() for row in rows],
@@ -321,6 +328,8 @@ class Engine:
             scored = None if wanted is None else score(logits, token, wanted)
             text, scores = row.text.push(token, scored)
             row.tokens, row.last = row.tokens + 1, token
+            if row.seen is not None:
+                row.seen[token] = True
             if row.text.stopped:
                 reason = "stop"
             elif row.tokens >= request.max_tokens:

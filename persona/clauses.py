@@ -4,15 +4,12 @@ Each rule takes a sentence and its noun phrases and gives (frame, question) pair
 """
 
 import re
-from collections.abc import Iterator
 
-from persona.phrases import BE, NUMBERS, Phrase, adjectives, nouns, tokens
+from persona.phrases import BE, Phrase, tokens
+from persona.predicates import Asked, predicate_questions
 from persona.question_words import (
     AUXILIARIES,
-    BETWEEN,
     DEGREES,
-    FEELING,
-    HARMED,
     NO_PLACE,
     PARTICIPLES,
     PAST,
@@ -21,8 +18,7 @@ from persona.question_words import (
     STRUCK,
 )
 from persona.viewpoint import joined, turned
-
-Asked = Iterator[tuple[str, str]]
+from persona.word_classes import NUMBERS, adjectives, nouns
 
 _OPENER = re.compile(
     r"^(?:(?:Well|Now|Ah|Oh|Yes|No|Exactly|Precisely|Quite so|Indeed|Of course|Then|You see|You know|Surely"
@@ -59,13 +55,9 @@ def clause_questions(sentence: str, found: list[Phrase]) -> Asked:
     yield from _it_is(words)
     yield from _why(sentence, found)
     if found and found[0].start == 0:
-        yield from _subject(words, found[0])
+        yield from predicate_questions(words, found[0])
     yield from _you_will(words, found)
     yield from about_the_asker(words)
-
-
-def _be(phrase: Phrase, past: bool) -> str:
-    return ("were" if past else "are") if phrase.plural else ("was" if past else "is")
 
 
 def _conditions(sentence: str) -> Asked:
@@ -220,100 +212,6 @@ def _why(sentence: str, found: list[Phrase]) -> Asked:
         yield "why", f"Why {said[1]} {' '.join([said[0], *said[2:]])}?"
     else:
         yield "why", f"Why {said[0]} {found[0].text} {' '.join(said[1:])}?"
-
-
-def _subject(words: list[str], subject: Phrase) -> Asked:
-    """What the sentence says of the phrase that it begins with."""
-    rest = [w.lower() for w in words[subject.end : subject.end + 5]] + [""] * 5
-    verb, following, x = rest[0], rest[1], subject.text
-    worth = subject.score > 0
-    if following in BETWEEN:
-        following = rest[2]
-    past = verb in ("was", "were")
-    nobody = re.match(r"^(?:that|this|these|those)\b", x) is not None
-    if verb in BE:
-        if (
-            subject.kind == "thing"
-            and following in ("that", "to", "this")
-            and not nobody
-            and x.startswith(("the ", "your ", "my "))
-        ):
-            yield "what_is_that", f"What {_be(subject, past)} {x}?"
-        elif not worth:
-            return
-        elif rest[1] in ("a", "an", "the", "my", "one") and rest[2] not in ("few", "little", "hurry"):
-            if subject.kind == "person" and subject.head[0].isupper():
-                yield "who_is", f"Who {_be(subject, past)} {x}?"
-                yield "what_manner", f"What manner of person {_be(subject, past)} {x}?"
-            elif subject.kind == "person":
-                yield "who_was_the", f"Who {_be(subject, past)} {x}?"
-        elif (
-            following in PLACE
-            and not {rest[2], rest[3]} & NO_PLACE
-            and rest[2] in ("the", "a", "an", "my", "your", "our", "his", "her", "this")
-        ):
-            yield "where_is", f"Where {_be(subject, past)} {x}?"
-        elif following in HARMED and past:
-            yield "happened_to", f"What happened to {x}?"
-        elif following in adjectives() and not following.endswith("ing") and subject.kind != "name":
-            yield "how_strike", f"How {'did' if past else 'do' if subject.plural else 'does'} {x} strike you?"
-    elif verb in ("lies", "lay", "stands", "stood", "lives", "lived") and following in PLACE and worth:
-        base = {
-            "lies": "lie",
-            "lay": "lie",
-            "stands": "stand",
-            "stood": "stand",
-            "lives": "live",
-            "lived": "live",
-        }
-        did = "did" if verb in ("lay", "stood", "lived") else "does"
-        yield "where_lie", f"Where {did} {x} {base[verb]}?"
-    elif verb in ("told", "informed", "assured") and following in ("me", "us") and worth:
-        yield "told", f"What did {x} tell you?"
-    elif verb in ("showed", "shows", "suggested", "suggests", "proved", "proves", "means", "meant") and worth:
-        base = {"proved": "prove", "proves": "prove", "means": "mean", "meant": "mean"}.get(
-            verb, verb.rstrip("s").removesuffix("ed")
-        )
-        did = (
-            "did"
-            if verb in ("showed", "suggested", "proved", "meant")
-            else "do"
-            if subject.plural
-            else "does"
-        )
-        yield "what_shows", f"What {did} {x} {base}?"
-    elif (
-        subject.kind == "person"
-        and worth
-        and verb in ("will", "would", "may", "must", "might", "could", "can")
-        and following != "have"
-        and following != "be"
-    ):
-        yield "what_will", f"What {verb} {x} do?"
-    elif (
-        subject.kind == "person"
-        and worth
-        and (verb in PAST or (verb.endswith("ed") and verb not in FEELING))
-        and verb
-        not in (
-            "was",
-            "had",
-            "saw",
-            "heard",
-            "felt",
-            "thought",
-            "knew",
-            "seemed",
-            "appeared",
-            "died",
-            "lost",
-            "lived",
-            "lay",
-            "looked",
-            "meant",
-        )
-    ):
-        yield "what_did", f"What did {x} do?"
 
 
 def _you_will(words: list[str], found: list[Phrase]) -> Asked:

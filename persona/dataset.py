@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import config
-from persona import metrics, runlog
+from persona import leaks, runlog
 from persona.card import Card
 from persona.continued import continued_rows
 from persona.corpus import Corpus, Story, load_corpus
@@ -91,12 +91,8 @@ def leak_report(rows: dict[str, list[Row]]) -> dict:
     known = answer_grams(rows["train"])
     report = {}
     for split in ("validation", "test"):
-        shares = [metrics.overlap_share(answer_of(row), known) for row in rows[split]]
-        report[split] = {
-            "rows": len(shares),
-            "mean": sum(shares) / len(shares) if shares else 0.0,
-            "max": max(shares, default=0.0),
-        }
+        shares = leaks.shares([answer_of(row) for row in rows[split]], known)
+        report[split] = {"rows": shares["n"], "mean": shares["mean"], "max": shares["max"]}
     return report
 
 
@@ -155,16 +151,14 @@ def build(
 
         corpus, found, removed = build_persona_chat(card, corpus_name, seed=seed)
         return _write(card, corpus, found, {}, removed, out, {"strategies": list(strategies), "seed": seed})
-    if unknown := [s for s in strategies if s not in STRATEGIES]:
-        raise UserError(f"unknown strategy {unknown[0]!r}: there is {', '.join(STRATEGIES)}")
-    if context_turns < 1:
-        raise UserError(f"--context-turns {context_turns}: a reply needs at least one turn of context")
+    _check_asked(strategies, context_turns)
     corpus = load_corpus(card, corpus_name)
     units = units_of(corpus)
     splits = story_splits(corpus.name, units, card)
     found, unusable = _gathered(card, units, splits, strategies, context_turns, passages_per_story, teacher)
-    strategies_found = {r["meta"]["strategy"] for of in found.values() for r in of}
-    if "dialogue" in strategies and "dialogue" not in strategies_found:
+    if "dialogue" in strategies and not any(
+        r["meta"]["strategy"] == "dialogue" for of in found.values() for r in of
+    ):
         raise UserError(
             f"corpus {corpus.name}: {card.display_name} never speaks there; "
             "give another corpus, or --strategies without dialogue"
@@ -173,12 +167,8 @@ def build(
         for of in found.values():
             of[:] = [in_plain_voice(r, card) if r["meta"]["strategy"] == "reasoning" else r for r in of]
     removed = select(found, rows, quality) + unusable
+    _check_filled(card, corpus, found)
     for split in SPLITS:
-        if not found[split]:
-            raise UserError(
-                f"corpus {corpus.name}: no rows for {split}; "
-                f"the persona {card.display_name} hardly speaks there, or its stories are missing"
-            )
         # a row's place follows from itself, so that more rows of one kind leave the order of the others alone
         found[split].sort(key=lambda row: runlog.sha256_of(f"{seed}-{split}-{row['id']}"))
     settings = {
@@ -192,6 +182,22 @@ def build(
         "seed": seed,
     }
     return _write(card, corpus, found, splits, removed, out, settings)
+
+
+def _check_asked(strategies: tuple[str, ...], context_turns: int) -> None:
+    if unknown := [s for s in strategies if s not in STRATEGIES]:
+        raise UserError(f"unknown strategy {unknown[0]!r}: there is {', '.join(STRATEGIES)}")
+    if context_turns < 1:
+        raise UserError(f"--context-turns {context_turns}: a reply needs at least one turn of context")
+
+
+def _check_filled(card: Card, corpus: Corpus, rows: dict[str, list[Row]]) -> None:
+    for split in SPLITS:
+        if not rows[split]:
+            raise UserError(
+                f"corpus {corpus.name}: no rows for {split}; "
+                f"the persona {card.display_name} hardly speaks there, or its stories are missing"
+            )
 
 
 def _gathered(

@@ -93,8 +93,8 @@ def retry_after(headers: Any) -> float | None:
         return None
 
 
-def address(base_url: str | None, what: str = "teacher") -> tuple[str, str]:
-    """The address to ask, and what of it may be shown; errors call it the `what`.
+def address(base_url: str | None, what: str) -> tuple[str, str]:
+    """The address to ask, and what of it may be shown; errors, here and below, call it the `what`.
 
     Raises:
         UserError: no http address, or one with a password in it.
@@ -109,7 +109,7 @@ def address(base_url: str | None, what: str = "teacher") -> tuple[str, str]:
     return (url.rstrip("/") + "/v1" if parts.path in ("", "/") else url), shown
 
 
-def open_client(base_url: str, timeout_seconds: float) -> "AsyncOpenAI":
+def open_client(base_url: str, timeout_seconds: float, what: str) -> "AsyncOpenAI":
     """A client with the key of the environment.
 
     Raises:
@@ -120,13 +120,13 @@ def open_client(base_url: str, timeout_seconds: float) -> "AsyncOpenAI":
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not key and base_url == OPENAI_URL:
         raise UserError(
-            "the teacher needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own"
+            f"the {what} needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own"
         )
     # servers that want no key take any; retries are ours: they are seeded, counted, and within the budget
     return AsyncOpenAI(api_key=key or "none", base_url=base_url, timeout=timeout_seconds, max_retries=0)
 
 
-def fatal(error: "APIStatusError", shown_url: str, model: str, what: str = "teacher") -> UserError:
+def fatal(error: "APIStatusError", shown_url: str, model: str, what: str) -> UserError:
     """The line for what asking again will not mend; the server's own words without anything like a key."""
     status = error.status_code
     where = f"the {what} at {shown_url}"
@@ -168,21 +168,21 @@ async def in_parallel(
         await asyncio.gather(*workers, return_exceptions=True)
 
 
-async def only_model(url: str, timeout_seconds: float) -> str:
-    """The model of a server that has one."""
+async def only_model(url: str, timeout_seconds: float, what: str) -> str:
+    """The model of a server that has one; `what` is also the name of the flag that takes a model's name."""
     import openai
 
-    base_url, shown = address(url)
+    base_url, shown = address(url, what)
     try:
-        async with open_client(base_url, timeout_seconds) as client:
+        async with open_client(base_url, timeout_seconds, what) as client:
             models = [model.id async for model in client.models.list()]
     except openai.APIStatusError as error:
-        raise fatal(error, shown, "its own list") from error
+        raise fatal(error, shown, "its own list", what) from error
     except openai.APIConnectionError as error:
-        raise UserError(f"the teacher at {shown} gives no answer: see that it runs") from error
+        raise UserError(f"the {what} at {shown} gives no answer: see that it runs") from error
     if len(models) != 1:
         raise UserError(
-            f"the teacher at {shown} has {len(models)} models ({', '.join(sorted(models)[:8])}): set "
-            "OPENAI_BASE_URL to that address and give one of them as --teacher"
+            f"the {what} at {shown} has {len(models)} models ({', '.join(sorted(models)[:8])}): set "
+            f"OPENAI_BASE_URL to that address and give one of them as --{what}"
         )
     return models[0]

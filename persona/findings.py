@@ -73,6 +73,13 @@ def read_predictions(path: Path, remedy: str) -> list[dict]:
     return rows
 
 
+def answers_sha256(rows: list[dict], ids: list[str], systems: list[str]) -> str:
+    """A hash of what systems answered to items: it tells whether judged answers are still the run's."""
+    answers = {row.get("id"): row["answers"] for row in rows}
+    said = [[i, [answers.get(i, {}).get(system) for system in sorted(systems)]] for i in ids]
+    return runlog.sha256_of(json.dumps(said))
+
+
 # --- words and numbers ----------------------------------------------------------------------------------
 
 

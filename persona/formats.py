@@ -130,8 +130,18 @@ def _write_axolotl(rows: dict[str, list[Row]], to: Path) -> None:
 
 
 def _write_llama_factory(rows: dict[str, list[Row]], to: Path) -> None:
-    # Its datasets release (up to 4.0) gives a column one type, which meta has not: messages only.
-    # "sharegpt" with these tags reads role and content; "openai" would add a sentence to every system turn.
+    for split in SPLITS:  # its datasets release (up to 4.0) gives a column one type, which meta has not
+        runlog.write_jsonl(to / f"{split}.jsonl", _messages_only(rows[split]))
+    runlog.write_json(to / "dataset_info.json", _llama_factory_data_sets())
+    comment = "In this folder: llamafactory-cli train llama_factory.yaml"
+    _write_yaml(to / "llama_factory.yaml", comment, _llama_factory_settings(len(rows["train"])))
+
+
+def _llama_factory_data_sets() -> dict:
+    """How LLaMA-Factory reads the files.
+
+    "sharegpt" with these tags reads role and content; "openai" would add a sentence to every system turn.
+    """
     tags = {
         "role_tag": "role",
         "content_tag": "content",
@@ -139,18 +149,21 @@ def _write_llama_factory(rows: dict[str, list[Row]], to: Path) -> None:
         "assistant_tag": "assistant",
         "system_tag": "system",
     }
-    entries = {}
-    for split in SPLITS:
-        runlog.write_jsonl(to / f"{split}.jsonl", _messages_only(rows[split]))
-        entries[f"persona_{split}"] = {
+    return {
+        f"persona_{split}": {
             "file_name": f"{split}.jsonl",
             "formatting": "sharegpt",
             "columns": {"messages": "messages"},
             "tags": tags,
         }
-    runlog.write_json(to / "dataset_info.json", entries)
-    warmup, every = _schedule(len(rows["train"]))
-    settings = {
+        for split in SPLITS
+    }
+
+
+def _llama_factory_settings(rows: int) -> dict:
+    """fine_tune.py's settings for so many training rows, as LLaMA-Factory calls them."""
+    warmup, every = _schedule(rows)
+    return {
         "model_name_or_path": BASE.source,
         "model_revision": BASE.revision,
         "quantization_method": "bnb",
@@ -195,9 +208,6 @@ def _write_llama_factory(rows: dict[str, list[Row]], to: Path) -> None:
         "seed": SEED,
         "output_dir": "./output",
     }
-    _write_yaml(
-        to / "llama_factory.yaml", "In this folder: llamafactory-cli train llama_factory.yaml", settings
-    )
 
 
 def _write_openai(rows: dict[str, list[Row]], to: Path) -> None:

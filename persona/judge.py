@@ -109,7 +109,7 @@ def open_judge(name: str, cache: Path, budget_tokens: int | None = None) -> Aske
     if name in config.MODELS or Path(name).is_dir():
         return open_teacher(name, cache, budget_tokens=budget_tokens)
     url = name if name.startswith(("http://", "https://")) else None
-    model = asyncio.run(endpoint.only_model(url, SECONDS)) if url else name
+    model = asyncio.run(endpoint.only_model(url, SECONDS, RemoteJudge.what)) if url else name
     return RemoteJudge(model, cache, base_url=url, budget_tokens=budget_tokens, temperature=0.0)
 
 

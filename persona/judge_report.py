@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel
 
 from persona import runlog, scoring, significance
-from persona.answered import Answered
+from persona.answered import Answered, hash_of
 from persona.card import Card
 from persona.jobs import Asker
 from persona.judge import FACETS, asked_of, both_orders, by_place, outcome, pair_jobs, rubric_job, scene_of
@@ -45,6 +45,7 @@ def judged(judge: Asker, card: Card, items: Sequence[Answered], qualification: d
         "judge": judge.id,
         "n": len(items),
         "items_sha256": runlog.sha256_of(json.dumps([[one.item.id, one.item.messages] for one in items])),
+        "answers_sha256": hash_of(items, systems),
         "clusters": what,
         "qualification": qualification,
         "metrics": significance.with_holm(scoring.compare(metrics, clusters)),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 RATE = "share of answers (%)"
 CORRECT = "right answers (%)"
+SCORE = "score (1 to 5)"
 LABELS = {
     "conditional_perplexity": ("Perplexity", "perplexity per token"),
     "bits_per_byte": ("Bits per byte", "bits per byte"),
@@ -38,6 +39,10 @@ LABELS = {
     "contradiction_rate/memory": ("Contradicts what was said", RATE),
     "accuracy/deduction": ("Deduction, answered", CORRECT),
     "accuracy/instructions": ("Follows instructions", CORRECT),
+    "judge_in_voice": ("Judge: in voice", SCORE),
+    "judge_knowledge": ("Judge: knowledge", SCORE),
+    "judge_consistency": ("Judge: consistency", SCORE),
+    "judge_coherence": ("Judge: coherence", SCORE),
 }
 """Name and unit of a metric, or of all that share the part before the slash."""
 PERCENT = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import config
 from persona import judge, judge_report, ratings, runlog
-from persona.answered import answer_metrics, read_answered
+from persona.answered import answer_metrics, hash_of, read_answered
 from persona.card import Card, load_card
 from persona.rows import read_rows
 
@@ -65,6 +65,7 @@ def import_ratings(run: Finished, files: Sequence[Path]) -> str:
         of, ids = runlog.read_json(judged, "the judge's report")["items"], [one.item.id for one in items]
         metrics = {system: m | ratings.judge_metrics(of, ids, system) for system, m in metrics.items()}
     found = {"run": run.folder.name, **ratings.report(key, votes, metrics)}
+    found["answers_sha256"] = hash_of(items, key["systems"])
     out = run.folder / "ratings_report.json"
     runlog.write_json(out, found)
     return f"{ratings.table(found)}\n\nwritten to {out}"

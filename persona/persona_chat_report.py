@@ -24,6 +24,7 @@ from persona.scoring import Item, Record
 from persona.systems import System
 
 SHUFFLED = "tuned_shuffled"
+WITHOUT_MODEL = ("tfidf", "commonest")
 BERTSCORE = ("bertscore_precision", "bertscore_recall", "bertscore_f1")
 KINDS = {
     PUBLISHED_FORMS[0]: "",
@@ -87,19 +88,10 @@ def report(
     wanted = items_of(test, conversations)
     items = fit(wanted)
     choices = choices_of(items)
-    known, found = {}, {}
-    for system in systems:
-        known[system.name] = system.facts
-        found[system.name] = ask(system, items, choices, max_new_tokens)
-        if system.name == "tuned":
-            other = with_another_persona(items)
-            swapped = [replace(c, item=i) for c, i in zip(choices, other, strict=True)]
-            known[SHUFFLED] = system.facts | {"prompt": "another conversation's persona"}
-            found[SHUFFLED] = ask(replace(system, name=SHUFFLED), other, swapped, max_new_tokens)
-    retrieval, commonest = TfidfRetrieval(train), commonest_utterance(train)
-    found["tfidf"] = Outcome([Record(a) for a in retrieval.answers(items)], picks=retrieval.picks(choices))
-    found["commonest"] = Outcome([Record(commonest)] * len(items))
-    known |= {name: {"model": None, "adapter": None, "prompt": None} for name in ("tfidf", "commonest")}
+    known, found = _asked(systems, items, choices, max_new_tokens)
+    commonest = commonest_utterance(train)
+    found |= _without_model(train, items, choices, commonest)
+    known |= {name: {"model": None, "adapter": None, "prompt": None} for name in WITHOUT_MODEL}
     answers = {name: [r.answer for r in outcome.records] for name, outcome in found.items()}
     if encoder:
         found = _with_bertscore(found, answers, [i.reference for i in items], encoder)
@@ -130,6 +122,31 @@ def report(
         "not_measured": not_measured(found, encoder),
     }
     return result, scoring.predictions(items, {name: o.records for name, o in found.items()})
+
+
+def _asked(
+    systems: Iterable[System], items: list[Item], choices: list[Choice], max_new_tokens: int
+) -> tuple[dict[str, dict], dict[str, Outcome]]:
+    """Facts and outcome of every system by name; the tuned one's with another person's persona beside it."""
+    known, found = {}, {}
+    for system in systems:
+        known[system.name] = system.facts
+        found[system.name] = ask(system, items, choices, max_new_tokens)
+        if system.name == "tuned":
+            other = with_another_persona(items)
+            swapped = [replace(c, item=i) for c, i in zip(choices, other, strict=True)]
+            known[SHUFFLED] = system.facts | {"prompt": "another conversation's persona"}
+            found[SHUFFLED] = ask(replace(system, name=SHUFFLED), other, swapped, max_new_tokens)
+    return known, found
+
+
+def _without_model(
+    train: list[Row], items: list[Item], choices: list[Choice], commonest: str
+) -> dict[str, Outcome]:
+    """What the controls answer and pick: retrieval by TF-IDF, and the commonest utterance every time."""
+    retrieval = TfidfRetrieval(train)
+    retrieved = Outcome([Record(a) for a in retrieval.answers(items)], picks=retrieval.picks(choices))
+    return {"tfidf": retrieved, "commonest": Outcome([Record(commonest)] * len(items))}
 
 
 def ask(system: System, items: list[Item], choices: list[Choice], max_new_tokens: int) -> Outcome:
@@ -230,7 +247,7 @@ def not_measured(found: dict[str, Outcome], encoder: Encoder | None) -> dict[str
     if encoder is None:
         missing["BERTScore"] = "it needs an encoder: --bertscore-model FOLDER --bertscore-layers N"
     for name, outcome in found.items():
-        if name not in ("tfidf", "commonest") and not outcome.likelihood:
+        if name not in WITHOUT_MODEL and not outcome.likelihood:
             missing[f"perplexity and hits@1 of {name}"] = "an endpoint answers, no more"
     return missing
 

@@ -3,32 +3,27 @@
 Rules and word lists, no model. A phrase is only found where both its ends are sure.
 """
 
-import functools
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
 
-import config
 from persona.question_words import (
     DETERMINERS,
     EMPTY_HEADS,
     FUNCTION,
     IDLE,
-    PAST,
     PREPOSITIONS,
     UNRESOLVED,
     WEAK_HEADS,
 )
 from persona.vocabulary import NOT_NAMES, NOUNS, TITLES
-
-LEXICON = config.ROOT / "data" / "lexicon"
+from persona.word_classes import NUMBERS, ends_phrase, is_noun, modifies, nouns, verb_like
 
 TOKEN = re.compile(r"(?:Mr|Mrs|Dr|St|Messrs|Mme)\.|[^\W_]+(?:['’-][^\W_]+)*|--|[^\w\s]|_")
 
 TITLE_WORDS = frozenset(t.capitalize() for t in TITLES) | {"Mr.", "Mrs.", "Dr.", "Messrs.", "Mme."}
 POSSESSIVES = {"my": "your", "your": "my", "our": "our"}
 OATHS = frozenset(["Jove", "Heaven", "Heavens", "God", "Lord", "George", "Majesty", "Grace", "Highness"])
-NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "twelve", "twenty")
 BE = ("is", "was", "are", "were")
 
 
@@ -55,23 +50,6 @@ class Phrase:
         if " and " in own:
             return True
         return self.head.islower() and self.head.endswith("s") and not self.head.endswith(("ss", "us", "is"))
-
-
-@functools.cache
-def nouns() -> dict[str, int]:
-    """Nouns and their rank, 0 the commonest."""
-    return {word: rank for rank, word in enumerate(_listed("nouns.txt"))}
-
-
-@functools.cache
-def adjectives() -> frozenset[str]:
-    """Adjectives."""
-    return frozenset(_listed("adjectives.txt"))
-
-
-def _listed(name: str) -> list[str]:
-    lines = (LEXICON / name).read_text(encoding="utf-8").split("\n")
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 def tokens(sentence: str) -> list[str]:
@@ -140,15 +118,15 @@ def _bare(words: list[str], i: int) -> Phrase | None:
     if before not in _BARE_AFTER or not words[i][0].islower():
         return None
     j = i
-    while j < len(words) and j < i + 3 and not _boundary(words, j) and words[j][0].islower():
-        if not (_modifies(words[j]) or _is_noun(words[j])):
+    while j < len(words) and j < i + 3 and not ends_phrase(words, j) and words[j][0].islower():
+        if not (modifies(words[j]) or is_noun(words[j])):
             return None
         j += 1
-    if j == i or not _boundary(words, j) or (j < len(words) and words[j] == "of"):
+    if j == i or not ends_phrase(words, j) or (j < len(words) and words[j] == "of"):
         return None
     head = words[j - 1]
     plural = head.endswith("s") and not head.endswith(("ss", "us", "is"))
-    if not _is_noun(head) or head in IDLE or head.endswith(("'s", "s'")):
+    if not is_noun(head) or head in IDLE or head.endswith(("'s", "s'")):
         return None
     if not plural and (before not in PREPOSITIONS or nouns().get(head, 9999) < 500):
         return None
@@ -156,38 +134,6 @@ def _bare(words: list[str], i: int) -> Phrase | None:
         return None
     kind = "person" if head in NOUNS or head.removesuffix("s") in NOUNS else "thing"
     return Phrase(" ".join(words[i:j]), i, j, head, kind, _worth(head, words[i:j]) - 0.7)
-
-
-def _is_noun(word: str) -> bool:
-    low = word.lower()
-    return low in nouns() or bool(re.search(r"(?:tion|ment|ness|ship|ology|graph|ist)s?$", low))
-
-
-def _modifies(word: str) -> bool:
-    low = word.lower()
-    if low in FUNCTION:
-        return False
-    return (
-        low in adjectives()
-        or low in nouns()
-        or bool(re.search(r"(?:ous|ful|less|able|ible|ical|ish|ive|ary|ant|ent|'s|s')$", low))
-        or low in NUMBERS
-    )
-
-
-def _boundary(words: list[str], i: int) -> bool:
-    """Whether no noun phrase can go on at token i."""
-    if i >= len(words):
-        return True
-    low = words[i].lower()
-    if not low[0].isalpha():
-        return low != "'" and low != "-"
-    return low in FUNCTION or (low.endswith("ly") and low not in adjectives() and low not in nouns())
-
-
-def _verb_like(words: list[str], i: int) -> bool:
-    low = words[i].lower()
-    return low in PAST or (low.endswith("ed") and low not in adjectives() and low not in nouns())
 
 
 def _name_end(words: list[str], i: int, names: Names) -> int:
@@ -206,88 +152,93 @@ def _name_end(words: list[str], i: int, names: Names) -> int:
 
 def _phrase_at(words: list[str], i: int, names: Names, depth: int) -> Phrase | None:
     """The phrase that begins at token i, with what "of" hangs on it."""
-    low = words[i].lower()
-    end = _name_end(words, i, names)
-    if end > i and not words[end - 1].endswith("'s"):
-        return _name(words, i, end, names, depth)
-    owner = end > i
-    if not owner and low not in DETERMINERS:
+    owner_end = _name_end(words, i, names)
+    if owner_end > i and not words[owner_end - 1].endswith("'s"):
+        return _name(words, i, owner_end, names, depth)
+    owned = owner_end > i
+    if not owned and words[i].lower() not in DETERMINERS:
         return None
-    j = end if owner else i + 1
-    limit = j + 4
-    while j < len(words) and j < limit and not _boundary(words, j):
-        if words[j][0].isupper() or _modifies(words[j]) or _is_noun(words[j]):
-            j += 1
-        else:
-            break
-    first = end if owner else i + 1
-    if j == first or not (_boundary(words, j) or (j < len(words) and _verb_like(words, j))):
+    first = owner_end if owned else i + 1
+    end = _group_end(words, first)
+    if end == first:
         return None
-    head = words[j - 1]
-    if not (_is_noun(head) or head in names.names) or head.endswith(("'s", "s'")):
+    head, group = words[end - 1], words[first:end]
+    if not (is_noun(head) or head in names.names) or head.endswith(("'s", "s'")):
         return None
-    if (low in POSSESSIVES and head[0].isupper()) or (not owner and TITLE_WORDS & set(words[first + 1 : j])):
-        return None  # your Grace; the meantime Mr. Mossop
-    if (
-        j - first > 1
-        and head.endswith("s")
-        and words[j - 2].lower() in nouns()
-        and _boundary(words, j)
-        and j < len(words)
-        and words[j].lower() in ("in", "when", "upon", "if")
-    ):
-        return None  # "my duty ends when": the last word may be the verb
-    if low in ("this", "that", "these", "those") and head.endswith("s") != low.endswith("se"):
+    if owned and names.silent & {words[i].removesuffix("'s"), words[owner_end - 1].removesuffix("'s")}:
         return None
-    if (
-        any(w.lower().endswith("est") and w.lower() not in nouns() for w in words[first:j])
-        or "greater" in words[first:j]
-    ):
+    if not owned and _determiner_misleads(words, i, group):
         return None
-    if low == "that" and i and words[i - 1].lower() not in PREPOSITIONS:
+    if _picks_out(group) or _goes_on(words, first, end):
         return None
-    if (
-        j + 1 < len(words)
-        and words[j].lower() in ("and", "or")
-        and (_is_noun(words[j + 1]) or _modifies(words[j + 1]))
-    ):
-        return None
-    if any(
-        w.lower() in ("same", "other", "next", "last", "first", "few", "many", "own", "only", "very")
-        for w in words[first:j]
-    ):
-        return None
-    text = " ".join(words[i:j])
-    if owner:
-        if words[i].removesuffix("'s") in names.silent or words[end - 1].removesuffix("'s") in names.silent:
-            return None
-    elif low in POSSESSIVES:
-        text = " ".join([POSSESSIVES[low], *words[i + 1 : j]])
-    else:
-        text = " ".join(["the" if low in ("a", "an") else low, *words[i + 1 : j]])
-    score = _worth(head, words[first:j])
-    score -= 1.0 if low in ("a", "an") else 0.0
-    if j < len(words) and words[j].lower() == "of":
-        if depth:
-            return None
-        inner = _phrase_at(words, j + 1, names, 1) if j + 1 < len(words) else None
-        if inner is None:
-            return None
-        kept = head.lower() not in EMPTY_HEADS
-        return Phrase(
-            f"{text} of {inner.text}",
-            i,
-            inner.end,
-            head.lower(),
-            "thing",
-            (score + 1.0) if kept else min(score, 0.0) - 1.0,
-        )
-    if j < len(words) and words[j].lower() in ("which", "who", "whom", "that", "whose"):
+    text = " ".join(words[i:end]) if owned else _turned_determiner(words[i], group)
+    score = _worth(head, group) - (1.0 if words[i].lower() in ("a", "an") else 0.0)
+    after = words[end].lower() if end < len(words) else ""
+    if after == "of":
+        core = Phrase(text, i, end, head.lower(), "thing", score)
+        return None if depth else _with_of(words, core, names)
+    if after in ("which", "who", "whom", "that", "whose"):
         score -= 0.5
     kind = "person" if head.lower() in NOUNS or head.lower().removesuffix("s") in NOUNS else "thing"
-    if head in names.names:
-        kind = "name"
-    return Phrase(text, i, j, head.lower(), kind, score)
+    return Phrase(text, i, end, head.lower(), "name" if head in names.names else kind, score)
+
+
+def _group_end(words: list[str], first: int) -> int:
+    """End of the noun and of what stands before it, from token `first`; `first` where it is not sure."""
+    j = first
+    while j < len(words) and j < first + 4 and not ends_phrase(words, j):
+        if not (words[j][0].isupper() or modifies(words[j]) or is_noun(words[j])):
+            break
+        j += 1
+    return j if ends_phrase(words, j) or verb_like(words[j]) else first
+
+
+def _determiner_misleads(words: list[str], i: int, group: list[str]) -> bool:
+    """Whether the word at token i does not belong to the words after it as their determiner."""
+    low, head = words[i].lower(), group[-1]
+    if (low in POSSESSIVES and head[0].isupper()) or TITLE_WORDS & set(group[1:]):
+        return True  # your Grace; the meantime Mr. Mossop
+    if low in ("this", "that", "these", "those") and head.endswith("s") != low.endswith("se"):
+        return True
+    return low == "that" and i > 0 and words[i - 1].lower() not in PREPOSITIONS
+
+
+_PICKING = frozenset(["same", "other", "next", "last", "first", "few", "many", "own", "only", "very"])
+
+
+def _picks_out(group: list[str]) -> bool:
+    """Whether it is one of several that the text told of before: the tallest, the same, the last."""
+    low = [w.lower() for w in group]
+    return "greater" in group or any(w in _PICKING or (w.endswith("est") and w not in nouns()) for w in low)
+
+
+def _goes_on(words: list[str], first: int, end: int) -> bool:
+    """Whether the phrase is cut off at `end`, or its last word is of the clause that follows."""
+    after = words[end].lower() if end < len(words) else ""
+    if (
+        end - first > 1
+        and words[end - 1].endswith("s")
+        and words[end - 2].lower() in nouns()
+        and after in ("in", "when", "upon", "if")
+    ):
+        return True  # "my duty ends when": the last word may be the verb
+    joins = after in ("and", "or") and end + 1 < len(words)
+    return joins and (is_noun(words[end + 1]) or modifies(words[end + 1]))
+
+
+def _turned_determiner(determiner: str, group: list[str]) -> str:
+    """The phrase as the other one says it: "your revolver" for "my revolver", "the dog" for "a dog"."""
+    low = determiner.lower()
+    return " ".join([POSSESSIVES.get(low, "the" if low in ("a", "an") else low), *group])
+
+
+def _with_of(words: list[str], core: Phrase, names: Names) -> Phrase | None:
+    """The phrase with the one after its "of"; None where that one's end is not sure."""
+    inner = _phrase_at(words, core.end + 1, names, 1) if core.end + 1 < len(words) else None
+    if inner is None:
+        return None
+    score = core.score + 1.0 if core.head not in EMPTY_HEADS else min(core.score, 0.0) - 1.0
+    return replace(core, text=f"{core.text} of {inner.text}", end=inner.end, score=score)
 
 
 def _name(words: list[str], i: int, end: int, names: Names, depth: int) -> Phrase | None:
@@ -316,8 +267,8 @@ def _name(words: list[str], i: int, end: int, names: Names, depth: int) -> Phras
     if (
         end < len(words)
         and after.islower()
-        and (_is_noun(after) or _modifies(after))
-        and not _verb_like(words, end)
+        and (is_noun(after) or modifies(after))
+        and not verb_like(words[end])
     ):
         return None  # "Spanish jewellery": no name of its own
     if not bare or len(bare[-1]) == 1:

@@ -16,7 +16,7 @@ from persona.card import Card, Person
 from persona.clauses import about_the_asker, clause_questions, lead, perceived
 from persona.corpus import Story
 from persona.inversion import inversions
-from persona.phrases import TITLE_WORDS, Names, names_of, nouns, phrases, tokens
+from persona.phrases import TITLE_WORDS, Names, names_of, phrases, tokens
 from persona.question_frames import FRAMES, NOT_TOLD, kind_of
 from persona.question_words import WEAK_HEADS
 from persona.quotes import Quote
@@ -24,6 +24,7 @@ from persona.rows import Row, make_row
 from persona.sentences import sentences
 from persona.strategies import Utterance, utterances
 from persona.topics import judged_in, named_in, topic_of
+from persona.word_classes import nouns
 
 MAX_ASKED = 30
 """Words of a question of the persona's: a longer one tells rather than asks."""

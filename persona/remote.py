@@ -34,7 +34,7 @@ class EndpointDoor:
     def __init__(self, url: str, model: str, cache: Path) -> None:
         """`cache` is a folder; answers are kept in it by address and model."""
         self.model = model
-        self.base_url, self.shown_url = endpoint.address(url)
+        self.base_url, self.shown_url = endpoint.address(url, "server")
         self._cache = AnswerCache(cache / f"{key_of(self.base_url, model)[:24]}.jsonl")
         self._dialect = Dialect(response_format="text")
 
@@ -58,7 +58,7 @@ class EndpointDoor:
         from tqdm import tqdm
 
         with tqdm(total=len(todo), desc=label) as bar:
-            async with endpoint.open_client(self.base_url, TIMEOUT_SECONDS) as client:
+            async with endpoint.open_client(self.base_url, TIMEOUT_SECONDS, "server") as client:
 
                 async def work(item: tuple[str, list[Message]]) -> None:
                     key, messages = item
@@ -88,7 +88,7 @@ class EndpointDoor:
                     self._dialect = other
                     continue
                 if error.status_code not in (408, 409, 429) and error.status_code < 500:
-                    raise endpoint.fatal(error, self.shown_url, self.model) from error
+                    raise endpoint.fatal(error, self.shown_url, self.model, "server") from error
                 pause = endpoint.retry_after(error.response.headers)
             except openai.APIConnectionError:
                 pause = None

@@ -28,14 +28,22 @@ MOST_BYTES = 2_900_000
 
 
 def page(
-    report: dict, loss: dict | None, rows: list[dict], drawn: dict[Path, Picture], limit: int, mark: str
+    report: dict,
+    loss: dict | None,
+    rows: list[dict],
+    drawn: dict[Path, Picture],
+    limit: int,
+    mark: str,
+    opinions: dict[str, str] | None = None,
 ) -> str:
-    """The whole page. `mark` goes into it as it is and tells what it was made from."""
+    """The whole page. `mark` goes into it as it is and tells what it was made from; `opinions` are sections
+    by title."""
     elsewhere = {*PLACES, "loss", *(["dashboard"] if report.get("protocol") == "full" else [])}
     overview = {path: p for path, p in drawn.items() if path.stem not in elsewhere}
     parts = {
         "At a glance": at_a_glance(report) + "".join(figure(path, p) for path, p in overview.items()),
         **topics(report, drawn),
+        **(opinions or {}),
         "Training": training(loss, drawn) if loss else "",
         "Tests and power": tests(report),
         "Controls": group(report, "controls"),

@@ -160,6 +160,8 @@ def metrics_of(
     items: Sequence[Item], records: Sequence[Record], card: Card, canon_rate: float
 ) -> dict[str, Metric]:
     """Every metric of one system. Likelihoods count the items whose true reply fits the context."""
+    import numpy as np
+
     nll = [r.nll for r in records]
     tokens = [float(r.tokens) for r in records]
     size = [
@@ -173,7 +175,7 @@ def metrics_of(
     found = {"term_rate": Metric("target", terms, n_words, target=canon_rate)}
     if pairs:
         found = {
-            "conditional_perplexity": Metric("lower", nll, tokens, _exp),
+            "conditional_perplexity": Metric("lower", nll, tokens, np.exp),
             "bits_per_byte": Metric("lower", [x / math.log(2) for x in nll], size),
             "token_accuracy": Metric("higher", [float(r.correct) for r in records], tokens),
             "evaluation_loss": Metric("lower", nll, tokens),
@@ -210,12 +212,6 @@ def reference_metrics(items: Sequence[Item], records: Sequence[Record], card: Ca
             [float(len(metrics.words(r.answer))) for r in records],
         ),
     }
-
-
-def _exp(x):
-    import numpy as np
-
-    return np.exp(x)
 
 
 def compare(systems: dict[str, dict[str, Metric]], clusters: list[str], base: str = "base") -> dict:
@@ -258,17 +254,8 @@ def _differing(metric: Metric, of_base: Metric, clusters: list[str]) -> dict:
     if metric.part:
         return found | {"p": None}
     if metric.yes_no and len(set(clusters)) == len(clusters):
-        both = [
-            (a > 0, b > 0)
-            for a, b, n, m in zip(
-                metric.numerators,
-                of_base.numerators,
-                metric.denominators,
-                of_base.denominators,
-                strict=True,
-            )
-            if n and m
-        ]
+        columns = (metric.numerators, of_base.numerators, metric.denominators, of_base.denominators)
+        both = [(a > 0, b > 0) for a, b, n, m in zip(*columns, strict=True) if n and m]
         tested = significance.mcnemar([a for a, _ in both], [b for _, b in both])
         return found | {"p": tested["p"], "mcnemar": tested}
     return found | {"p": p_value(metric, of_base, clusters)}

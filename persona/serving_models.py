@@ -1,7 +1,8 @@
 """The models that a server answers as: one base, any number of LoRA adapters on it, one model id each.
 
 Rows of different adapters go through one forward pass (peft's mixed batches); adapters that cannot be mixed
-(DoRA) take a pass each.
+(DoRA) take a pass each. A run that trained all weights is a model of its own beside the base: it takes its
+own memory and a pass each, and keeps its keys and values in the same cache.
 """
 
 import json
@@ -40,26 +41,27 @@ class Served:
 
     id: str
     adapter: str = BASE
-    """Name of the adapter inside the model."""
+    """Name of the adapter inside the model, or of the whole model beside it."""
     system_prompt: str | None = None
     """Put first where a conversation brings no system message."""
 
 
 @dataclass(frozen=True)
 class AdapterSource:
-    """An adapter to serve: its model id and its folder."""
+    """An adapter to serve, or a whole model in its place: its model id and its folder."""
 
     id: str
     path: Path
-    rank: int
-    mixable: bool
+    rank: int = 0
+    mixable: bool = True
+    whole: bool = False
 
 
 def adapter_sources(given: Sequence[str]) -> list[AdapterSource]:
     """Read `NAME=PATH` pairs.
 
     Raises:
-        UserError: no such pair, a name twice, a folder that holds no LoRA adapter.
+        UserError: no such pair, a name twice, a folder that holds neither a LoRA adapter nor a model.
     """
     sources: list[AdapterSource] = []
     for pair in given:
@@ -75,6 +77,8 @@ def adapter_sources(given: Sequence[str]) -> list[AdapterSource]:
 
 
 def _source(name: str, path: Path) -> AdapterSource:
+    if modeling.weights_of(path).name == "model.safetensors":
+        return AdapterSource(name, path, whole=True)
     stated = path / "adapter_config.json"
     if not stated.is_file():
         raise UserError(f"no adapter at {path} for {name!r}: make one with python fine_tune.py")
@@ -84,7 +88,9 @@ def _source(name: str, path: Path) -> AdapterSource:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{stated}: not an adapter's configuration ({error})") from error
     if kind != "LORA":
-        raise UserError(f"{path}: a {kind} adapter; the server takes LoRA adapters (test.py talks to others)")
+        raise UserError(
+            f"{path}: a {kind} adapter; the server takes LoRA adapters and whole models, test.py others, too"
+        )
     return AdapterSource(name, path, rank, mixable=not facts.get("use_dora"))
 
 
@@ -120,12 +126,14 @@ class ModelBank:
     context: int
     """Tokens of prompt and answer together."""
     mixable: bool = True
+    wholes: "dict[str, PreTrainedModel]" = field(default_factory=dict)
+    """Whole models that stand in the base's place, as `Served.adapter` names them."""
     _names: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.stop_ids = frozenset(stop_ids(self.model, self.tokenizer))
         self.inner: PreTrainedModel = self.model
-        if len(self.served) > 1:
+        if len(self.served) > 1 + len(self.wholes):
             from peft.tuners.lora import LoraLayer
             from peft.utils.other import AuxiliaryTrainingWrapper
 
@@ -144,11 +152,10 @@ class ModelBank:
 
     def groups(self, adapters: list[str]) -> list[list[int]]:
         """Rows that can share a forward pass, by index."""
-        if self.mixable:
-            return [list(range(len(adapters)))]
         rows: dict[str, list[int]] = defaultdict(list)
         for row, adapter in enumerate(adapters):
-            rows[adapter].append(row)
+            alone = adapter in self.wholes or not self.mixable
+            rows[adapter if alone else BASE].append(row)
         return list(rows.values())
 
     def forward(
@@ -163,11 +170,12 @@ class ModelBank:
 
         input_ids and position_ids (rows, tokens), mask (rows, 1, tokens, positions), True where a token sees.
         """
+        model = self.wholes.get(adapters[0], self.inner)
         self._names = adapters
-        if not self.mixable:
+        if not self.mixable and model is self.inner:
             self._activate(adapters[0])
         return (
-            self.inner(
+            model(
                 input_ids=input_ids,
                 position_ids=position_ids,
                 attention_mask=mask,
@@ -190,10 +198,10 @@ class ModelBank:
 def load_bank(
     entry: config.ModelEntry, sources: Sequence[AdapterSource], four_bit: bool = True, context: int = 4096
 ) -> ModelBank:
-    """Load the base once and every adapter onto it.
+    """Load the base once and every adapter onto it, whole models beside it.
 
     Raises:
-        UserError: no such base, an adapter that does not fit it, an architecture without plain attention.
+        UserError: no such base, what does not fit it, an architecture without plain attention.
     """
     served = served_models(entry.name, sources)
     device = modeling.pick_device()
@@ -201,10 +209,11 @@ def load_bank(
     tokenizer = modeling.load_tokenizer(entry)
     base = modeling.load_base(entry, device, four_bit=four_bit).eval()
     window = _attention_window(base)
+    wholes = _whole_models(base, sources)
     model = _with_adapters(base, sources)
     limit = min(context, context_length(base, tokenizer), window or context)
     mixable = all(source.mixable for source in sources)
-    return ModelBank(model, tokenizer, {s.id: s for s in served}, limit, mixable)
+    return ModelBank(model, tokenizer, {s.id: s for s in served}, limit, mixable, wholes)
 
 
 def _attention_window(base: "PreTrainedModel") -> int | None:
@@ -220,6 +229,28 @@ def _attention_window(base: "PreTrainedModel") -> int | None:
     return window if slides else None
 
 
+def _whole_models(base: "PreTrainedModel", sources: Sequence[AdapterSource]) -> "dict[str, PreTrainedModel]":
+    """Models of all-weights runs, which share the base's tokenizer and the server's cache."""
+    wholes = {}
+    for i, source in enumerate(sources):
+        if source.whole:
+            model = modeling.attach_adapter(base, source.path)
+            if _shape(model) != _shape(base):
+                raise UserError(
+                    f"the model at {source.path} ({source.id}) is of another shape than {base.name_or_path}, "
+                    "beside which it is served: give --model the base that it was trained from"
+                )
+            wholes[f"adapter{i}"] = model
+    return wholes
+
+
+def _shape(model: "PreTrainedModel") -> tuple:
+    """What two models must share to keep keys and values in one cache and read one tokenizer's ids."""
+    names = ("model_type", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim")
+    sizes = [getattr(model.config, name, None) for name in names]
+    return (*sizes, *model.get_input_embeddings().weight.shape)
+
+
 def _with_adapters(
     base: "PreTrainedModel", sources: Sequence[AdapterSource]
 ) -> "PreTrainedModel | PeftModel":
@@ -228,9 +259,11 @@ def _with_adapters(
 
     model: PreTrainedModel | PeftModel = base
     for i, source in enumerate(sources):
+        if source.whole:
+            continue
         name = f"adapter{i}"
         try:
-            if i == 0:
+            if model is base:
                 model = PeftModel.from_pretrained(base, str(source.path), adapter_name=name)
             else:
                 model.load_adapter(str(source.path), adapter_name=name)

@@ -195,6 +195,7 @@ class Planner:
             n=n,
             temperature=temperature,
             top_p=self.limits.top_p if body.top_p is None else body.top_p,
+            repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
             seed=body.seed,
             stop=body.stops(),
             top_logprobs=top_logprobs,

@@ -22,6 +22,23 @@ class TokenScore:
     top: tuple[tuple[int, float], ...] = ()
 
 
+def penalised(logits: torch.Tensor, penalties: list[float], seen: list[torch.Tensor | None]) -> torch.Tensor:
+    """Logits (rows, vocabulary) after each row's repetition penalty; `seen` marks its tokens, (vocabulary,).
+
+    What was seen is divided by the penalty where it is above 0 and multiplied where it is not (Keskar et al.
+    2019, section 4.1, in the form of transformers' RepetitionPenaltyLogitsProcessor). Rows of None stay.
+    """
+    rows = [row for row, marks in enumerate(seen) if marks is not None]
+    if not rows:
+        return logits
+    factors = torch.tensor([[penalties[row]] for row in rows], device=logits.device, dtype=logits.dtype)
+    factors = factors.clamp(1e-6, 1e6)  # beyond, the effect is the same and the numbers overflow
+    given, marked = logits[rows], torch.stack([seen[row] for row in rows])
+    changed = logits.clone()
+    changed[rows] = torch.where(marked, torch.where(given > 0, given / factors, given * factors), given)
+    return changed
+
+
 def choose(
     logits: torch.Tensor, temperatures: list[float], top_ps: list[float], drawn: list[float]
 ) -> list[int]:

@@ -90,6 +90,8 @@ class Common(Strict):
     top_p: float | None = Field(None, gt=0, le=1)
     seed: int | None = Field(None, ge=-(2**63), lt=2**64)
     stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
+    repetition_penalty: float | None = Field(None, gt=0)
+    """vLLM's and TGI's extension: above 1, tokens of the prompt and the answer so far become less likely."""
     n: int | None = Field(None, ge=1, le=MOST_ANSWERS)
     max_tokens: int | None = Field(None, ge=1)
     rag: Any = None

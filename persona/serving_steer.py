@@ -7,7 +7,7 @@ with other vectors, or none, are computed in the same batch.
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,11 +27,11 @@ MOST = 8
 
 
 class Steer(Extra):
-    """Steering by the vectors in a folder, for every model of the server."""
+    """Steering by the vectors in a folder, for every model of the server; they are all of one shape."""
 
-    def __init__(self, model: "torch.nn.Module", folder: Path):
-        self.blocks, self.folder = blocks_of(model), folder
-        self.width = hidden_size(model)
+    def __init__(self, models: "Sequence[torch.nn.Module]", folder: Path):
+        self.blocks, self.folder = [blocks_of(model) for model in models], folder
+        self.layers, self.width = len(self.blocks[0]), hidden_size(models[0])
 
     def check(self, value: Any, model_id: str) -> "dict[int, torch.Tensor]":
         """What is added, by layer: (hidden,)."""
@@ -43,7 +43,7 @@ class Steer(Extra):
             wishes = steering.parse(value)
             self._allow(wishes)
             additions = steering.additions_of(wishes, self.folder)
-            return steering.summed(additions, len(self.blocks), self.width)
+            return steering.summed(additions, self.layers, self.width)
         except UserError as error:
             raise ValueError(str(error).replace(f"{self.folder}/", "")) from error
 
@@ -71,7 +71,8 @@ class Steer(Extra):
             for layer in sorted({layer for value in values if value for layer in value}):
                 none = torch.zeros(self.width)
                 added = torch.stack([(value or {}).get(layer, none) for value in values])
-                handles.append(self.blocks[layer].register_forward_hook(_adding(added)))
+                for blocks in self.blocks:  # one of the models computes this pass
+                    handles.append(blocks[layer].register_forward_hook(_adding(added)))
             yield
         finally:
             for handle in handles:

@@ -26,11 +26,13 @@ def command(
     """`vllm serve` with its arguments.
 
     Raises:
-        UserError: an adapter of a larger rank than vLLM serves.
+        UserError: an adapter of a larger rank than vLLM serves, or a whole model among others.
     """
-    words = ["vllm", "serve", entry.source, "--served-model-name", entry.name]
-    words += ["--host", host, "--port", str(port), "--seed", str(seed)]
-    words += ["--max-num-seqs", str(slots), "--max-model-len", str(context)]
+    settings = ["--host", host, "--port", str(port), "--seed", str(seed)]
+    settings += ["--max-num-seqs", str(slots), "--max-model-len", str(context)]
+    if any(source.whole for source in sources):
+        return [*_alone(sources), *settings]
+    words = ["vllm", "serve", entry.source, "--served-model-name", entry.name, *settings]
     if entry.revision:
         words += ["--revision", entry.revision, "--tokenizer-revision", entry.revision]
     if four_bit:
@@ -43,6 +45,17 @@ def command(
         words += ["--enable-lora", "--max-loras", str(len(sources)), "--max-lora-rank", str(rank)]
         words += ["--lora-modules", *(f"{source.id}={source.path.resolve()}" for source in sources)]
     return words
+
+
+def _alone(sources: Sequence[AdapterSource]) -> list[str]:
+    """A run that trained all weights: vLLM serves one model, so it stands in the base's place."""
+    if len(sources) > 1:
+        whole = next(source for source in sources if source.whole)
+        raise UserError(
+            f"{whole.path} ({whole.id}) is a whole model, and vLLM serves one: give --adapters "
+            f"{whole.id}={whole.path} alone, or leave --engine out"
+        )
+    return ["vllm", "serve", str(sources[0].path.resolve()), "--served-model-name", sources[0].id]
 
 
 def require_vllm() -> None:

@@ -73,7 +73,7 @@ class Teacher(Asker):
 
     async def _ask_all(self, todo: dict[str, Job]) -> None:
         self._settled = asyncio.Condition()
-        async with endpoint.open_client(self.base_url, self.timeout_seconds) as client:
+        async with endpoint.open_client(self.base_url, self.timeout_seconds, self.what) as client:
 
             async def work(item: tuple[str, Job]) -> None:
                 key, job = item
@@ -234,7 +234,7 @@ def open_teacher(
         )
     url = name if name.startswith(("http://", "https://")) else None
     return Teacher(
-        asyncio.run(endpoint.only_model(url, timeout_seconds)) if url else name,
+        asyncio.run(endpoint.only_model(url, timeout_seconds, Teacher.what)) if url else name,
         cache,
         base_url=url,
         concurrency=concurrency,

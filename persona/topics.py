@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 from persona.answers import Answer
 from persona.clauses import lead
-from persona.phrases import BE, POSSESSIVES, Names, Phrase, adjectives, nouns, phrases, tokens
+from persona.phrases import BE, POSSESSIVES, Names, Phrase, phrases, tokens
 from persona.question_frames import kind_of
 from persona.question_words import AUXILIARIES, EMPTY_HEADS, FUNCTION, PAST, PREPOSITIONS, WEAK_HEADS
+from persona.word_classes import adjectives, nouns
 
 LEAST_SCORE = 0.4
 """A topic that is worth less (persona.phrases) says too little to be asked about."""

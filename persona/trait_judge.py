@@ -44,7 +44,7 @@ def number_of(text: str) -> float:
 
 def endpoint_scorer(model: str, trait: Trait, base_url: str | None = None) -> Scorer:
     """A scorer for `extract` that asks a judge at OPENAI_BASE_URL."""
-    url, shown = address(base_url)
+    url, shown = address(base_url, "judge")
     about = TRAIT_PROMPT.replace("{definition}", trait.definition)
     prompts = (trait.eval_prompt or about, COHERENCE_PROMPT)
 
@@ -52,7 +52,7 @@ def endpoint_scorer(model: str, trait: Trait, base_url: str | None = None) -> Sc
         import openai
 
         limit = asyncio.Semaphore(AT_ONCE)
-        async with open_client(url, SECONDS) as client:
+        async with open_client(url, SECONDS, "judge") as client:
 
             async def ask(prompt: str, question: str, answer: str) -> float:
                 filled = prompt.replace("{question}", question).replace("{answer}", answer)
@@ -65,7 +65,7 @@ def endpoint_scorer(model: str, trait: Trait, base_url: str | None = None) -> Sc
             try:
                 found = await asyncio.gather(*(ask(p, q, a) for q, a in asked for p in prompts))
             except openai.APIStatusError as error:
-                raise fatal(error, shown, model) from error
+                raise fatal(error, shown, model, "judge") from error
             except openai.APIConnectionError as error:
                 raise UserError(f"the judge at {shown} gives no answer: see that it runs") from error
         return list(zip(found[0::2], found[1::2], strict=True))

@@ -25,6 +25,7 @@ from persona.mentions import (
     squeeze,
 )
 from persona.spans import Paragraph, Span
+from persona.speech import is_deferent, is_formal, names_in, own_words
 from persona.vocabulary import TITLES
 
 # Natural logarithms of how much likelier a cue makes somebody the speaker, set on one annotated novel.
@@ -38,12 +39,6 @@ LEAD_IN, REACTION_I = 1.8, -1.6  # a beat in the paragraph before
 OTHER_FRIEND_PARAGRAPHS = 12
 
 _OTHER_FRIEND = re.compile(rf"\b[Mm]y (?:\w+ ){{0,2}}(?:friend|companion|colleague),? ({NAME})")
-_BEFORE_NAME = re.compile(
-    r"(?:,? ?\b(?:[Mm]y|[Oo]ld|[Dd]ear|[Gg]ood|[Pp]oor|[Mm]on|[Cc]her|[Aa]h|[Oo]h|[Yy]es|[Nn]o|[Ww]ell|[Aa]nd"
-    r"|[Bb]ut|[Nn]ow|[Cc]ome),?)+$"
-)
-_FORMAL = re.compile(r"[,.!?-] ?(?:[Ss]ir|ma'am|[Mm]adam)\b|^Sir,")
-_DEFERENT = re.compile(r"(?:Yes|No|Oh,? no|Oh,? yes|Not),? (?:\w+,? )?(?:sir|ma'am|m'm|madam|miss)\b")
 
 
 @dataclass
@@ -260,13 +255,12 @@ class Reader:
                 return None
             strength = BEAT_POSSESSIVE if sentence[m.end : m.end + 2] == "'s" else BEAT
             return Cue("action", cue.entity, cue.pronoun, strength * weight)
-        if own := re.match(r"(?:His|Her|My)\b", sentence):
-            if own.group() == "My":
-                return Cue("action", self.people.narrator, strength=BEAT_POSSESSIVE * weight)
-            return Cue(
-                "action", pronoun={"His": "he", "Her": "she"}[own.group()], strength=BEAT_POSSESSIVE * weight
-            )
-        return None
+        own = re.match(r"(?:His|Her|My)\b", sentence)
+        if own is None:
+            return None
+        pronoun = {"His": "he", "Her": "she"}.get(own.group())
+        entity = None if pronoun else self.people.narrator
+        return Cue("action", entity, pronoun, BEAT_POSSESSIVE * weight)
 
     def _lead_in(self, text: str, paragraph: int) -> Cue | None:
         """Who acts in the narration just before: "Holmes shook his head."
@@ -342,17 +336,14 @@ class Reader:
             if entity is not None and all(c.entity is not entity for c in turn.cues):
                 turn.told.append(entity)
         for span in turn.spans:
-            # What the speaker quotes in his turn is not his own.
-            speech = re.sub(r"(?<!\w)'[^']{12,}?'(?!\w)", " ", squeeze(self.text[span.start : span.end]))
-            turn.formal |= _FORMAL.search(speech) is not None
-            turn.deferent |= _DEFERENT.match(speech) is not None
-            for m in re.finditer(NAME, speech):
-                if (entity := self.people.name(m.group())) is None:
+            speech = own_words(squeeze(self.text[span.start : span.end]))
+            turn.formal |= is_formal(speech)
+            turn.deferent |= is_deferent(speech)
+            for name, called in names_in(speech):
+                if (entity := self.people.name(name)) is None:
                     continue
-                head, tail = _BEFORE_NAME.sub("", speech[: m.start()].rstrip()), speech[m.end() :].lstrip()
-                vocative = (not head or head[-1] in ",.!?;:-") and (not tail or tail[0] in ",.!?;:-")
-                group = turn.addressed if vocative else turn.named
+                group = turn.addressed if called else turn.named
                 if not any(entity is e for e in group):
                     group.append(entity)
-                titled = m.group().split()[0].rstrip(".").lower() in TITLES
-                turn.formal |= vocative and titled and entity is self.people.protagonist
+                titled = name.split()[0].rstrip(".").lower() in TITLES
+                turn.formal |= called and titled and entity is self.people.protagonist

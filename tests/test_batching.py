@@ -9,7 +9,7 @@ from serving import toy_bank, wait_until
 
 from persona import generation
 from persona.batching import Engine, Job, Piece, Request, ServingError
-from persona.serving_sampling import TokenScore, choose, score
+from persona.serving_sampling import TokenScore, choose, penalised, score
 from persona.serving_text import AnswerText
 
 QUESTIONS = [f"What do you make of case {n}" + ", if I may ask" * (n % 4) + "?" for n in range(10)]
@@ -53,13 +53,13 @@ def request(bank, question: str, model: str = "sherlock", **fields) -> Request:
     return Request(**{"model": model, "prompt": ids, "max_tokens": 20} | fields)
 
 
-def alone(bank, question: str, model: str) -> str:
-    """The greedy answer that transformers gives to one user of one adapter."""
+def alone(bank, question: str, model: str, **changed) -> str:
+    """The greedy answer that transformers gives to one user of one adapter; `changed`: of its settings."""
     ids = torch.tensor([request(bank, question).prompt])
     bank._names = [bank.served[model].adapter]
     settings = generation.GREEDY
     settings = generation._settings(bank.inner, bank.tokenizer, settings)
-    settings.max_new_tokens = 20
+    settings.update(max_new_tokens=20, **changed)
     output = bank.inner.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings
     )
@@ -91,6 +91,55 @@ def test_a_flat_distribution_has_a_nucleus_beyond_the_likeliest() -> None:
 def test_rows_of_one_batch_have_settings_of_their_own() -> None:
     logits = torch.log(torch.tensor([[0.3, 0.2, 0.5]])).expand(3, 3)
     assert choose(logits, [0.0, 1.0, 1.0], [1.0, 1.0, 0.4], [0.4, 0.4, 0.4]) == [2, 1, 2]
+
+
+def marks(*tokens: int, of: int = 4) -> torch.Tensor:
+    """Which of a vocabulary's tokens were seen."""
+    return torch.tensor([token in tokens for token in range(of)])
+
+
+def test_the_repetition_penalty_by_hand() -> None:
+    logits = torch.tensor([[2.0, -2.0, 0.5, -1.0]] * 4)
+    found = penalised(logits, [2.0, 1.0, 0.5, 4.0], [marks(0, 1), None, marks(1, 2), marks()])
+    assert found.tolist() == [
+        [1.0, -4.0, 0.5, -1.0],  # above 0 divided, below multiplied
+        [2.0, -2.0, 0.5, -1.0],  # none asked for
+        [2.0, -1.0, 1.0, -1.0],  # below 1: what was seen becomes likelier
+        [2.0, -2.0, 0.5, -1.0],  # nothing seen
+    ]
+    assert logits.tolist() == [[2.0, -2.0, 0.5, -1.0]] * 4, "scores are told of what the model gave"
+    assert choose(found, [0.0] * 4, [1.0] * 4, [0.5] * 4) == [0, 0, 0, 0]
+    assert choose(penalised(logits[:1], [5.0], [marks(0)]), [0.0], [1.0], [0.5]) == [2]
+    extreme = penalised(logits, [1e300, 1e-300, 1e-300, 1e300], [marks(0, 1, 2, 3)] * 4)
+    assert torch.isfinite(extreme).all()
+
+
+def test_the_repetition_penalty_is_that_of_transformers() -> None:
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(1)) * 5
+    seen = [3, 17, 17, 44]
+    wanted = RepetitionPenaltyLogitsProcessor(1.3)(torch.tensor([seen]), logits.clone())
+    assert torch.equal(penalised(logits, [1.3], [marks(*seen, of=50)]), wanted)
+
+
+def test_rows_of_one_batch_have_repetition_penalties_of_their_own(bank, engine) -> None:
+    # greedy; the prompt counts as seen, as transformers counts it
+    penalties = [1.0, 1.3, 0.3, 0.9]  # this toy hardly repeats itself unless it is made to
+    started = [
+        start(engine, request(bank, q, repetition_penalty=p))
+        for p, q in zip(penalties, QUESTIONS[:4], strict=True)
+    ]
+    together = [finish(job)[0] for job in started]
+    wanted = [
+        alone(bank, q, "sherlock", repetition_penalty=p)
+        for p, q in zip(penalties, QUESTIONS[:4], strict=True)
+    ]
+    assert together == wanted
+    plain = [alone(bank, q, "sherlock") for q in QUESTIONS[:4]]
+    assert together[0] == plain[0] and together[2] != plain[2]
+    twice = finish(start(engine, request(bank, QUESTIONS[2], n=2, repetition_penalty=0.3)))
+    assert twice == [wanted[2]] * 2, "each answer has seen its own tokens alone"
 
 
 def test_score_by_hand() -> None:

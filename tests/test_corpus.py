@@ -484,8 +484,7 @@ II.
     ]
 
 
-def test_novel_in_the_newest_layout():
-    raw = f"""{NEW_HEADER}cover
+NOVEL_IN_THE_NEWEST_LAYOUT = f"""{NEW_HEADER}cover
 
 
 
@@ -555,7 +554,10 @@ Epilogue
 
 {LONG}
 {NEW_LICENCE}"""
-    (story,), removed = clean(raw, "pg3289.txt", CARD)
+
+
+def test_novel_in_the_newest_layout():
+    (story,), removed = clean(NOVEL_IN_THE_NEWEST_LAYOUT, "pg3289.txt", CARD)
     assert story.id == "the-valley-of-fear"
     assert chapters(story) == [
         ("part-1/chapter-1", "The Warning", f'"I am inclined to think--" said I.\n\n{LONG}'),

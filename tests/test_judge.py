@@ -347,6 +347,17 @@ def test_predictions_of_another_data_set_are_refused():
 # The script
 
 
+def test_a_judges_refusals_speak_of_the_judge(server, tmp_path, monkeypatch):
+    server.models = ["m", "n"]
+    with pytest.raises(UserError, match=r"^the judge at .* has 2 models \(m, n\): .* as --judge$"):
+        judge.open_judge(server.url, tmp_path)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    asked = judge.open_judge("gpt-x", tmp_path)
+    with pytest.raises(UserError, match=r"^the judge needs a key"):
+        list(asked.ask([judge.rubric_job(HOLMES, "scene", "answer", ())]))
+
+
 def finished_run(workspace) -> None:
     """A toy data set, and an evaluation of its six test rows."""
     scripts.toy_data(workspace)

@@ -168,6 +168,9 @@ def test_chat_logprobs(url) -> None:
         ({"temperature": 2.5}, "temperature"),
         ({"temperature": "warm"}, "temperature"),
         ({"top_p": 0}, "top_p"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"repetition_penalty": -1.5}, "repetition_penalty"),
+        ({"repetition_penalty": "1.2"}, "repetition_penalty"),
         ({"n": 5}, "n"),
         ({"n": 10**9}, "n"),
         ({"stop": ["a"] * 5}, "stop"),
@@ -216,6 +219,29 @@ def test_neutral_fields_of_other_clients_are_taken(url) -> None:
         for role in ("system", "developer")
     ]
     assert texts[0] == texts[1]
+
+
+def test_the_repetition_penalty_is_taken_by_both_routes(url) -> None:
+    plain, penalised = ask(url), ask(url, repetition_penalty=0.3)
+    assert content(penalised) != content(plain) == content(ask(url, repetition_penalty=1))
+    assert content(ask(url, repetition_penalty=None)) == content(plain)
+    # the log-probability stays the model's own: that of an answer's first token, penalised or not
+    fields = {"max_tokens": 1, "logprobs": True, "top_logprobs": 20}
+    both = [
+        ask(url, **fields, repetition_penalty=p).json()["choices"][0]["logprobs"]["content"][0]
+        for p in (1, 0.3)
+    ]
+    assert both[0]["top_logprobs"] == both[1]["top_logprobs"]
+
+    def complete(**more) -> str:
+        body = {"model": "sherlock", "prompt": "It was a dark and", "max_tokens": 20, **more}
+        return requests.post(f"{url}/v1/completions", json=body).json()["choices"][0]["text"]
+
+    assert complete(repetition_penalty=0.3) != complete() == complete(repetition_penalty=1.0)
+    refused = requests.post(
+        f"{url}/v1/completions", json={"model": "sherlock", "prompt": "x", "repetition_penalty": 0}
+    )
+    assert error_of(refused, 400)["param"] == "repetition_penalty"
 
 
 def test_truncation_auto_leaves_out_the_oldest_exchange(url) -> None:

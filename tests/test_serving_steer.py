@@ -32,7 +32,7 @@ def folder(bank, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def steer(bank, folder):
-    return Steer(bank.inner, folder)
+    return Steer([bank.inner], folder)
 
 
 def outputs_of(bank, steer, values, ids):
@@ -98,7 +98,7 @@ def test_a_request_is_steered_and_its_neighbour_is_not(bank, folder):
     import requests
 
     def load():
-        return Engine(bank, slots=4, extras={"steer": Steer(bank.inner, folder)})
+        return Engine(bank, slots=4, extras={"steer": Steer([bank.inner], folder)})
 
     with serving(load) as url:
         wait_until(lambda: is_ready(url))

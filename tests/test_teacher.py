@@ -1,5 +1,6 @@
 """persona/teacher.py against a real chat-completions server here, which fails in all the usual ways."""
 
+import asyncio
 import json
 import logging
 import os
@@ -245,7 +246,8 @@ def test_what_asking_again_will_not_mend_stops_at_once_with_one_line(
 def test_the_servers_words_are_shown_without_any_key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "own-key-77")
     said = "own-key-77 and sk-proj-88\nwill not do: " + "x" * 300
-    line = str(endpoint.fatal(SimpleNamespace(status_code=422, code=None, message=said), "http://h/v1", "m"))
+    error = SimpleNamespace(status_code=422, code=None, message=said)
+    line = str(endpoint.fatal(error, "http://h/v1", "m", "teacher"))
     assert line.startswith(
         "the teacher at http://h/v1 refuses the request (422): [key] and [key] will not do: x"
     )
@@ -399,6 +401,24 @@ def test_addresses(server, tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(UserError, match="needs a key"):
         answers(Teacher("gpt-x", tmp_path), ["a"])
+
+
+@pytest.mark.parametrize("what", ["teacher", "judge", "server"])
+def test_messages_name_the_part_that_the_model_plays(server, monkeypatch, what):
+    server.models = ["m", "n"]
+    with pytest.raises(UserError) as raised:
+        asyncio.run(endpoint.only_model(server.url, 5, what))
+    assert str(raised.value) == (
+        f"the {what} at {server.url} has 2 models (m, n): set OPENAI_BASE_URL to that address and give one "
+        f"of them as --{what}"
+    )
+    with pytest.raises(UserError, match=rf"^the {what} at http://127\.0\.0\.1:9/v1 gives no answer"):
+        asyncio.run(endpoint.only_model("http://127.0.0.1:9/v1", 5, what))
+    with pytest.raises(UserError, match=f"^ftp://h: no address of a {what}"):
+        endpoint.address("ftp://h", what)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(UserError, match=f"^the {what} needs a key: set OPENAI_API_KEY"):
+        endpoint.open_client(endpoint.OPENAI_URL, 5, what)
 
 
 class ToyTokenizer:

@@ -17,28 +17,21 @@ Writes  OUT/model.safetensors with tokenizer and chat template, OUT/training_log
 
 The learning rate warms up, stays flat, and falls linearly over the last `--decay-steps`; talk has a larger
 share there. Stopped at any moment, the same command goes on from the last checkpoint. The data order
-follows from the seed and the step alone.
+follows from the seed and the step alone. Beside this script: base_text.py reads and renders the text,
+base_figures.py measures.
 """
 
 import json
-import lzma
-import math
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tyro
+from base_figures import figures
+from base_text import make_tokenizer, token_stream
 
-END, START, END_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-HERE = Path(__file__).resolve().parent
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
-STRAIGHT = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "—": "--", "–": "-", "…": "..."})
-CHAT_TEMPLATE = (
-    "{% for m in messages %}{{'<|im_start|>'+m['role']+'\n'+m['content']+'<|im_end|>\n'}}{% endfor %}"
-    "{% if add_generation_prompt %}{{'<|im_start|>assistant\n'}}{% endif %}"
-)
 
 
 @dataclass(frozen=True)
@@ -85,79 +78,6 @@ class Args:
     eval_only: bool = False
 
 
-def rows_of(path: Path) -> Iterator[dict]:
-    opened = (
-        lzma.open(path, "rt", encoding="utf-8")  # noqa: SIM115
-        if path.suffix == ".xz"
-        else path.open(encoding="utf-8")
-    )
-    with opened as lines:
-        if path.name.endswith(".txt"):
-            yield {"text": lines.read()}
-        else:
-            yield from (json.loads(line) for line in lines)
-
-
-def files_of(folder: Path, heldout: bool) -> list[Path]:
-    names = (p for p in folder.iterdir() if p.name.endswith((".txt", ".jsonl", ".jsonl.xz")))
-    return sorted(p for p in names if p.name.startswith("heldout") == heldout)
-
-
-def chatml(messages: list[dict]) -> str:
-    return "".join(f"{START}{m['role']}\n{m['content'].translate(STRAIGHT)}{END_TURN}\n" for m in messages)
-
-
-def render(row: dict, source: str, systems: dict[str, list[str]], rng) -> str:
-    """A row as training text.
-
-    A conversation without a system turn gets one of its kind's three times in five.
-    """
-    if "text" in row:
-        return row["text"].translate(STRAIGHT)
-    messages = row["messages"]
-    kinds = systems.get(source, systems["*"])
-    if messages[0]["role"] != "system" and rng.random() < 0.6:
-        messages = [{"role": "system", "content": kinds[rng.integers(len(kinds))]}, *messages]
-    return chatml(messages)
-
-
-def make_tokenizer(args: Args):
-    """The tokenizer of --init, or a byte-level BPE trained on a sample of every file."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    if args.init:
-        return AutoTokenizer.from_pretrained(args.init)
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=args.vocab_size,
-        special_tokens=[END, START, END_TURN],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )
-
-    def sample() -> Iterator[str]:
-        for path in files_of(args.data, heldout=False):
-            for i, row in enumerate(rows_of(path)):
-                if i % 3 == 0:
-                    turns = row.get("messages")
-                    yield (
-                        row["text"] if turns is None else "\n".join(m["content"] for m in turns)
-                    ).translate(STRAIGHT)
-
-    tokenizer.train_from_iterator(sample(), trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=END,
-        eos_token=END_TURN,
-        extra_special_tokens=[START, END_TURN],
-        model_max_length=1024,
-    )
-    fast.chat_template = CHAT_TEMPLATE
-    return fast
-
-
 def make_model(args: Args, tokenizer):
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -180,46 +100,6 @@ def make_model(args: Args, tokenizer):
             bos_token_id=None,
         )
     )
-
-
-def documents_of(args: Args, kind: str) -> list[str]:
-    """Every training document of a kind: prose, talk, or the assistant rows beside this script."""
-    import numpy as np
-
-    rng = np.random.default_rng(args.seed)
-    systems = json.loads((HERE / "system_prompts.json").read_text(encoding="utf-8"))
-    if kind == "assistant":
-        rows = list(rows_of(HERE / "assistant.jsonl"))
-        # each with several system turns
-        return [render(row, kind, systems, rng) for _ in range(20) for row in rows]
-    return [
-        render(row, path.name.split(".")[0], systems, rng)
-        for path in files_of(args.data, heldout=False)
-        for row in rows_of(path)
-        if ("text" in row) == (kind == "prose")
-    ]
-
-
-def token_stream(args: Args, tokenizer, kind: str) -> "np.ndarray":  # noqa: F821
-    """All tokens of a kind, documents shuffled, each closed by <|endoftext|>. Kept in OUT/tokens."""
-    import numpy as np
-
-    path = args.out / "tokens" / f"{kind}.npy"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        documents = documents_of(args, kind)
-        order = np.random.default_rng(args.seed).permutation(len(documents))
-        ids: list[int] = []
-        for i in range(0, len(order), 1000):
-            for row_ids in tokenizer([documents[j] for j in order[i : i + 1000]], add_special_tokens=False)[
-                "input_ids"
-            ]:
-                ids += [*row_ids, 0]
-        whole = path.with_name(f"{kind}-{RANK}.npy")  # a killed run, or another process, leaves no half file
-        np.save(whole, np.array(ids, dtype=np.uint16))
-        whole.replace(path)
-        print(f"{kind}: {len(documents):,} documents, {len(ids):,} tokens")
-    return np.load(path)
 
 
 def windows(args: Args, streams: dict, step: int):
@@ -293,68 +173,6 @@ def make_optimizers(args: Args, model) -> list:
     return [Muon(inside, args.muon_lr, args.weight_decay), adamw]
 
 
-def bits_per_byte(model, tokenizer, path: Path, limit: int = 1024) -> dict[str, float]:
-    """Held-out bits per UTF-8 byte by source.
-
-    First `limit` tokens of each text; talk as ChatML without a system turn.
-    """
-    import torch
-
-    model.eval()
-    bits: dict[str, float] = {}
-    size: dict[str, int] = {}
-    device = next(model.parameters()).device
-    for row in rows_of(path):
-        text = row["text"].translate(STRAIGHT) if "text" in row else chatml(row["messages"])
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"][:limit]
-        with torch.no_grad():
-            # <|endoftext|> before the text, so that its first token counts
-            inputs = torch.tensor([[0, *ids]], device=device)
-            logits = model(input_ids=inputs).logits[0, :-1].float()
-        nll = torch.nn.functional.cross_entropy(logits, inputs[0, 1:], reduction="sum").item()
-        source = "prose" if "text" in row else row["source"]
-        for key in {source, "all"}:
-            bits[key] = bits.get(key, 0.0) + nll / math.log(2)
-            size[key] = size.get(key, 0) + len(tokenizer.decode(ids).encode())
-    model.train()
-    return {key: bits[key] / size[key] for key in sorted(bits)}
-
-
-def answers(model, tokenizer) -> list[str]:
-    """Answers to the prompts beside this script: temperature 0.7, top_p 0.9, each from the same seed."""
-    import torch
-
-    found = []
-    for prompt in json.loads((HERE / "prompts.json").read_text(encoding="utf-8")):
-        messages = [{"role": role, "content": text} for role, text in prompt.items()]
-        inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
-        torch.manual_seed(1)
-        output = model.generate(
-            **inputs.to(model.device),
-            max_new_tokens=60,
-            do_sample=True,
-            temperature=0.7,
-            top_p=0.9,
-            top_k=0,
-            eos_token_id=2,
-            pad_token_id=0,
-        )
-        said = output[0, inputs["input_ids"].shape[1] :]
-        found.append(tokenizer.decode(said, skip_special_tokens=True).strip())
-    return found
-
-
-def figures(args: Args, model, tokenizer) -> dict:
-    """Held-out bits per byte by file and source, and answers to the fixed prompts."""
-    measured = {
-        p.name.split(".")[0]: bits_per_byte(model, tokenizer, p) for p in files_of(args.data, heldout=True)
-    }
-    model.eval()
-    found = {"heldout_bits_per_byte": measured, "answers": answers(model, tokenizer)}
-    print(json.dumps(found, indent=1))
-    return found
-
-
 def save(args: Args, model, tokenizer, log: dict) -> None:
     """Write the model in bf16 with tokenizer, and its figures."""
     import copy
@@ -373,7 +191,7 @@ def save(args: Args, model, tokenizer, log: dict) -> None:
     tokenizer.save_pretrained(args.out)
     report = {
         **log,
-        **figures(args, final.float(), tokenizer),
+        **figures(args.data, final.float(), tokenizer),
         "settings": {k: str(v) for k, v in asdict(args).items()},
     }
     (args.out / "figures.json").write_text(json.dumps(report, indent=1))
@@ -400,21 +218,30 @@ def keep(checkpoint: Path, model, optimizers: list, step: int, seconds: float) -
     checkpoint.with_suffix(".tmp").replace(checkpoint)
 
 
+def resume(checkpoint: Path, model, optimizers: list, device: str) -> tuple[int, float]:
+    """Put a checkpoint into model and optimizers; steps done, and seconds that they took."""
+    import torch
+
+    state = torch.load(checkpoint, weights_only=True, map_location=device)
+    model.load_state_dict(state["model"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    print(f"going on from step {state['step']}")
+    return state["step"], state["seconds"]
+
+
 def train(args: Args, model, tokenizer, device: str) -> dict:
     """The training loop; goes on from OUT/checkpoint.pt. Returns tokens seen and seconds."""
     import torch
     from tqdm import tqdm
 
-    streams = {kind: token_stream(args, tokenizer, kind) for kind in ("prose", "talk", "assistant")}
+    streams = {
+        kind: token_stream(args.data, kind, tokenizer, args.seed, args.out / "tokens", RANK)
+        for kind in ("prose", "talk", "assistant")
+    }
     optimizers = make_optimizers(args, model)
-    checkpoint, step, seconds = args.out / "checkpoint.pt", 0, 0.0
-    if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True, map_location=device)
-        model.load_state_dict(state["model"])
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        step, seconds = state["step"], state["seconds"]
-        print(f"going on from step {step}")
+    checkpoint = args.out / "checkpoint.pt"
+    step, seconds = resume(checkpoint, model, optimizers, device) if checkpoint.is_file() else (0, 0.0)
     forward = torch.compile(model) if args.compile else model
     model.train()
     with (
@@ -467,13 +294,13 @@ def main(args: Args) -> None:
         if device == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     args.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = make_tokenizer(args)
+    tokenizer = make_tokenizer(args.data, args.vocab_size, args.init)
     model = make_model(args, tokenizer).to(device)
     print(
         f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer):,} tokens, on {device}"
     )
     if args.eval_only:
-        (args.out / "figures.json").write_text(json.dumps(figures(args, model, tokenizer), indent=1))
+        (args.out / "figures.json").write_text(json.dumps(figures(args.data, model, tokenizer), indent=1))
         return
     log = train(args, model, tokenizer, device)
     if RANK == 0:

@@ -62,6 +62,54 @@ def _padded(prompts: list[list[int]], pad: int, device: "torch.device") -> dict[
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 
+ROUND = 16
+"""Tokens between two looks at which answers have ended."""
+
+
+def _answer_tokens(model, prompts: list[list[int]], settings, sampling: Sampling) -> "list[torch.Tensor]":
+    """The tokens that answer each prompt, (tokens,); those behind the first stop token mean nothing.
+
+    Answers that have ended leave the batch after each round, so that one long answer costs as much as itself.
+    """
+    import torch
+    from transformers.cache_utils import Cache
+
+    from persona.room import RoomyLayer
+
+    rows = _padded(prompts, settings.pad_token_id, model.device)
+    ids, mask, stops = rows["input_ids"], rows["attention_mask"], torch.tensor(settings.eos_token_id)
+    start, end = ids.shape[1], ids.shape[1] + settings.max_new_tokens
+    kept, step = {}, ROUND
+    learned = getattr(model, "active_peft_config", None)
+    if learned is not None and learned.is_prompt_learning:
+        step = settings.max_new_tokens  # virtual tokens stand before the text: one round, peft's own cache
+    else:
+        kept["past_key_values"] = Cache(layer_class_to_replicate=RoomyLayer)
+    answers: list = [None] * len(prompts)
+    places = list(range(len(prompts)))
+    while places:
+        settings.max_new_tokens = min(step, end - ids.shape[1])
+        found = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=settings,
+            logits_processor=_processors(sampling, start),
+            **kept,
+        )
+        made = found[:, ids.shape[1] :]
+        ended = torch.isin(made, stops.to(made.device)).any(1)
+        if found.shape[1] >= end:
+            ended[:] = True
+        for row in ended.nonzero()[:, 0].tolist():
+            answers[places[row]] = found[row, start:]
+        going = (~ended).nonzero()[:, 0]
+        places = [places[row] for row in going.tolist()]
+        if places:
+            ids, mask = found[going], torch.cat([mask, torch.ones_like(made)], 1)[going]
+            kept["past_key_values"].batch_select_indices(going)
+    return answers
+
+
 def answer_batch(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
@@ -81,13 +129,11 @@ def answer_batch(
     import torch
     from tqdm import tqdm
 
-    settings = _settings(model, tokenizer, sampling)
     begun = openings or [""] * len(conversations)
     prompts = [prompt_ids(tokenizer, m, opening) for m, opening in zip(conversations, begun, strict=True)]
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     answers = [""] * len(prompts)
     generator_seed = sampling.seed if sampling.seed is not None else 0
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     with (
         torch.inference_mode(),
         torch.random.fork_rng(),
@@ -96,12 +142,9 @@ def answer_batch(
         torch.manual_seed(generator_seed)
         for first in range(0, len(order), batch_size):
             chosen = order[first : first + batch_size]
-            batch = _padded([prompts[i] for i in chosen], pad, model.device)
-            start = batch["input_ids"].shape[1]
-            output = model.generate(
-                **batch, generation_config=settings, logits_processor=_processors(sampling, start)
-            )[:, start:]
-            for i, text in zip(chosen, tokenizer.batch_decode(output, skip_special_tokens=True), strict=True):
+            settings = _settings(model, tokenizer, sampling)
+            tokens = _answer_tokens(model, [prompts[i] for i in chosen], settings, sampling)
+            for i, text in zip(chosen, tokenizer.batch_decode(tokens, skip_special_tokens=True), strict=True):
                 answers[i] = text.strip()
                 finished(i, answers[i])
             bar.update(len(chosen))

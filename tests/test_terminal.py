@@ -114,6 +114,26 @@ def test_an_answer_stops_at_the_end_of_turn_and_at_what_the_model_adds(varied, m
     )
 
 
+def test_an_ended_answer_leaves_the_batch_and_the_others_go_on_as_before(varied, monkeypatch):
+    model, tokenizer = varied
+    by_hand = [greedy_by_hand(model, tokenizer, c, 24) for c in CONVERSATIONS]
+    others = {i for k, ids in enumerate(by_hand) for i in ids if k != 1}
+    at = next(k for k, i in enumerate(by_hand[1]) if i not in others and i not in by_hand[1][:k])
+    monkeypatch.setattr(model.generation_config, "eos_token_id", [by_hand[1][at]])
+    monkeypatch.setattr(generation, "ROUND", 5)
+    sizes = []
+    hook = model.register_forward_pre_hook(
+        lambda _, args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    sampling = Sampling(temperature=0.0, max_new_tokens=24)
+    answers = generation.answer_batch(model, tokenizer, CONVERSATIONS, sampling, batch_size=5)
+    hook.remove()
+    rounds = at // 5 + 1
+    assert sizes == [5] * (5 * rounds) + [4] * (24 - 5 * rounds)
+    by_hand[1] = by_hand[1][: at + 1]
+    assert answers == [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in by_hand]
+
+
 @pytest.mark.parametrize(("stated", "expected"), [(None, [7]), (7, [7]), (9, [7, 9]), ([9, 7, 3], [3, 7, 9])])
 def test_stop_tokens_are_the_tokenizers_and_the_models_together(stated, expected):
     model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=stated))

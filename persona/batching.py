@@ -20,7 +20,7 @@ from persona import serving_extras
 from persona.serving_cache import SlotCache
 from persona.serving_extras import Extra
 from persona.serving_models import ModelBank
-from persona.serving_sampling import TokenScore, choose, penalised, score
+from persona.serving_sampling import TokenScore, choose, forbidden, penalised, score
 from persona.serving_text import AnswerText
 
 logger = logging.getLogger(__name__)
@@ -299,8 +299,9 @@ class Engine:
     def _take(self, slots: list[int], logits: torch.Tensor) -> None:
         """Choose the next token of each slot and give out what it makes certain; ended rows leave."""
         rows = [self.rows[slot] for slot in slots]
+        wanted = penalised(logits, [r.job.request.repetition_penalty for r in rows], [r.seen for r in rows])
         chosen = choose(
-            penalised(logits, [r.job.request.repetition_penalty for r in rows], [r.seen for r in rows]),
+            forbidden(wanted, self.bank.never_said, [row.text.ids for row in rows]),
             [row.job.request.temperature for row in rows],
             [row.job.request.top_p for row in rows],
             [row.random.random() for row in rows],

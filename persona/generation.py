@@ -32,6 +32,7 @@ def _settings(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", sa
         max_new_tokens=sampling.max_new_tokens,
         eos_token_id=stop_ids(model, tokenizer),
         pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+        bad_words_ids=model.generation_config.bad_words_ids,
         **(drawn if sampling.temperature > 0 else {"do_sample": False}),
     )
 

@@ -132,6 +132,7 @@ class ModelBank:
 
     def __post_init__(self) -> None:
         self.stop_ids = frozenset(stop_ids(self.model, self.tokenizer))
+        self.never_said: list[list[int]] = self.model.generation_config.bad_words_ids or []
         self.inner: PreTrainedModel = self.model
         if len(self.served) > 1 + len(self.wholes):
             from peft.tuners.lora import LoraLayer

@@ -39,6 +39,23 @@ def penalised(logits: torch.Tensor, penalties: list[float], seen: list[torch.Ten
     return changed
 
 
+def forbidden(logits: torch.Tensor, never: list[list[int]], said: list[list[int]]) -> torch.Tensor:
+    """Logits (rows, vocabulary) by which no row completes one of the token sequences `never`, the base's
+    `bad_words_ids`; `said` are the rows' own tokens so far."""
+    ended = [
+        (row, sequence[-1])
+        for row, ids in enumerate(said)
+        for sequence in never
+        if ids[len(ids) - len(sequence) + 1 :] == sequence[:-1]
+    ]
+    if not ended:
+        return logits
+    changed = logits.clone()
+    rows, tokens = zip(*ended, strict=True)
+    changed[list(rows), list(tokens)] = -torch.inf
+    return changed
+
+
 def choose(
     logits: torch.Tensor, temperatures: list[float], top_ps: list[float], drawn: list[float]
 ) -> list[int]:

@@ -30,6 +30,11 @@ class AnswerText:
     _scores: list[tuple[int, TokenScore]] = field(default_factory=list)
     """Scores that wait, each with the number of characters that end with its token."""
 
+    @property
+    def ids(self) -> list[int]:
+        """Its tokens so far."""
+        return self._ids
+
     def push(self, token: int, score: TokenScore | None = None) -> tuple[str, list[TokenScore]]:
         """Take a token; returns the characters that are now certain, and the scores of their tokens."""
         self._ids.append(token)

@@ -9,7 +9,7 @@ from serving import toy_bank, wait_until
 
 from persona import generation
 from persona.batching import Engine, Job, Piece, Request, ServingError
-from persona.serving_sampling import TokenScore, choose, penalised, score
+from persona.serving_sampling import TokenScore, choose, forbidden, penalised, score
 from persona.serving_text import AnswerText
 
 QUESTIONS = [f"What do you make of case {n}" + ", if I may ask" * (n % 4) + "?" for n in range(10)]
@@ -64,6 +64,27 @@ def alone(bank, question: str, model: str, **changed) -> str:
         input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings
     )
     return bank.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+def test_no_row_completes_what_is_never_said() -> None:
+    logits = torch.zeros(4, 10)
+    never = [[3, 4, 5], [3, 4, 6], [7]]
+    said = [[1, 3, 4], [4, 3], [4], []]
+    out = forbidden(logits, never, said)
+    assert torch.isneginf(out).nonzero().tolist() == [[0, 5], [0, 6], [0, 7], [1, 7], [2, 7], [3, 7]]
+    assert not torch.isneginf(logits).any(), "the given ones are left alone"
+    assert forbidden(logits, [[3, 4, 5]], [[3, 9], []]) is logits
+
+
+def test_what_the_base_never_says_is_never_served(bank, engine, monkeypatch) -> None:
+    plain = alone(bank, QUESTIONS[0], "sherlock")
+    ids = bank.tokenizer(plain)["input_ids"]
+    assert bank.tokenizer.decode(ids) == plain
+    never = [ids[2:5]]
+    expected = alone(bank, QUESTIONS[0], "sherlock", bad_words_ids=never)
+    monkeypatch.setattr(bank, "never_said", never)
+    served = finish(start(engine, request(bank, QUESTIONS[0])))[0]
+    assert served == expected != plain
 
 
 def test_nucleus_sampling_by_hand() -> None:

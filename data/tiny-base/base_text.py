@@ -7,6 +7,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 END, START, END_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+NEVER_SAID = ("nigger", "Nigger", "niggers", "Niggers")
+"""A slur that stands in the novels some hundreds of times."""
 STRAIGHT = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "—": "--", "–": "-", "…": "..."})
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{'<|im_start|>'+m['role']+'\n'+m['content']+'<|im_end|>\n'}}{% endfor %}"
@@ -128,3 +130,8 @@ def token_stream(data: Path, kind: str, tokenizer, seed: int, kept: Path, rank: 
         whole.replace(path)
         print(f"{kind}: {len(documents):,} documents, {len(ids):,} tokens")
     return np.load(path)
+
+
+def never_said(tokenizer) -> list[list[int]]:
+    """The slur's token sequences, for `bad_words_ids` of the generation configuration."""
+    return [tokenizer(before + word)["input_ids"] for word in NEVER_SAID for before in (" ", "")]

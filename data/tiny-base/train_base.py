@@ -29,7 +29,7 @@ from pathlib import Path
 
 import tyro
 from base_figures import figures
-from base_text import make_tokenizer, token_stream
+from base_text import make_tokenizer, never_said, token_stream
 
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
 
@@ -187,6 +187,7 @@ def save(args: Args, model, tokenizer, log: dict) -> None:
                 p.lerp_(q, args.average_share)
     final = final.to(torch.bfloat16)
     final.generation_config.update(do_sample=True, temperature=0.7, top_p=0.9, eos_token_id=2, pad_token_id=0)
+    final.generation_config.bad_words_ids = never_said(tokenizer)
     final.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
     report = {

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import pty
 import re
@@ -134,22 +135,23 @@ def test_an_ended_answer_leaves_the_batch_and_the_others_go_on_as_before(varied,
     assert answers == [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in by_hand]
 
 
-def test_the_embedded_base_does_not_say_a_slur_of_its_novels(monkeypatch):
+def test_the_embedded_base_does_not_begin_a_slur_of_its_novels(monkeypatch):
+    from transformers import LogitsProcessor, LogitsProcessorList
+
+    class Listener(LogitsProcessor):
+        def __call__(self, input_ids, scores):
+            heard.append(scores[:, never[0][-1]].tolist())
+            return scores
+
     model, tokenizer = loaded(TINY_BASE)
-    never = model.generation_config.bad_words_ids
-    assert {len(tokenizer.decode(ids).strip()) for ids in never} == {6, 7}
-    openings = [tokenizer.decode(ids[:-1]) for ids in never]
+    never, heard = model.generation_config.bad_words_ids, []
+    assert {tokenizer.decode(ids).strip().lower()[1:] for ids in never} == {"ig"}
+    monkeypatch.setattr(generation, "_processors", lambda *_: LogitsProcessorList([Listener()]))
     asked = [[{"role": "user", "content": "Go on."}]] * len(never)
-
-    def completed() -> int:
-        sampling = Sampling(temperature=0.0, max_new_tokens=1)
-        answers = generation.answer_batch(model, tokenizer, asked, sampling, openings=openings)
-        said = zip(openings, answers, never, strict=True)
-        return sum(opening + answer == tokenizer.decode(ids) for opening, answer, ids in said)
-
-    assert completed() == 0
-    monkeypatch.setattr(model.generation_config, "bad_words_ids", None)
-    assert completed() > 0, "without its configuration it would"
+    openings = [tokenizer.decode(ids[:-1]) for ids in never]
+    sampling = Sampling(temperature=0.0, max_new_tokens=1)
+    generation.answer_batch(model, tokenizer, asked, sampling, openings=openings)
+    assert heard == [[-math.inf] * len(never)]
 
 
 @pytest.mark.parametrize(("stated", "expected"), [(None, [7]), (7, [7]), (9, [7, 9]), ([9, 7, 3], [3, 7, 9])])

@@ -133,5 +133,7 @@ def token_stream(data: Path, kind: str, tokenizer, seed: int, kept: Path, rank: 
 
 
 def never_said(tokenizer) -> list[list[int]]:
-    """The slur's token sequences, for `bad_words_ids` of the generation configuration."""
-    return [tokenizer(before + word)["input_ids"] for word in NEVER_SAID for before in (" ", "")]
+    """Token sequences for `bad_words_ids` of the generation configuration: the slur without its last token,
+    since a model that may not end a word as it likes gives it another end."""
+    found = [tokenizer(before + word)["input_ids"][:-1] for word in NEVER_SAID for before in (" ", "")]
+    return [ids for k, ids in enumerate(found) if ids and ids not in found[:k]]

@@ -34,7 +34,7 @@ import config
 from persona.errors import UserError
 
 REPORT_CODE = (
-    *("scoring", "metrics", "intervals", "significance", "likelihood", "chat", "generation", "leaks"),
+    *("scoring", "metrics", "intervals", "significance", "likelihood", "chat", "generation", "room", "leaks"),
 )
 """Modules that the quick report follows from; the suite follows from these, too."""
 SUITE_CODE = (

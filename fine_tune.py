@@ -270,7 +270,7 @@ def prepare(args: Args) -> Job:
 
 def build(job: Job, resume: Path | None):
     """Load the base and put the trainer around it."""
-    from persona import modeling
+    from persona import footprint, modeling
     from persona.attention import register
 
     args, method = job.args, METHODS[job.args.method]
@@ -282,7 +282,7 @@ def build(job: Job, resume: Path | None):
     device = modeling.in_float32(job.device) if args.method == "full" else job.device
     model = modeling.load_base(job.entry, device, four_bit=args.four_bit)
     if args.low_memory:
-        model = modeling.keep_embeddings_on_cpu(model)
+        model = footprint.keep_embeddings_on_cpu(model)
     if not method.padded:
         model.set_attn_implementation(register())
     model.config.use_cache = False
@@ -310,7 +310,7 @@ def train(job: Job, trainer, resume: Path | None) -> None:
 
 def finish(job: Job, trainer, size: tuple[int, int]) -> None:
     """Evaluate on all validation rows; write adapter, card and state."""
-    from persona import modeling, processes, publish, runlog
+    from persona import footprint, processes, publish, runlog
 
     state = trainer.state
     loss = trainer.evaluate(job.sets["validation"], metric_key_prefix="final")["final_loss"]
@@ -323,7 +323,7 @@ def finish(job: Job, trainer, size: tuple[int, int]) -> None:
     publish.save_adapter(trainer.model, job.tokenizer, job.folder, job.entry, card, sharded)
     kept = ("global_step", "epoch", "max_steps", "log_history", "best_metric", "best_global_step")
     runlog.write_json(job.folder / "trainer_state.json", {k: getattr(state, k) for k in kept})
-    job.note(status="done", end=runlog.now(), measured=measured, peak_gib=modeling.peak_gib(job.device))
+    job.note(status="done", end=runlog.now(), measured=measured, peak_gib=footprint.peak_gib(job.device))
     print(f"adapter written to {job.folder / 'adapter'}; validation loss {loss:.3f}")
 
 
@@ -357,7 +357,7 @@ def main(args: Args) -> None:
     leave_on_signal()
     from transformers import set_seed
 
-    from persona import checkpoints, managed_record, modeling, processes, runlog
+    from persona import checkpoints, footprint, managed_record, modeling, processes, runlog
 
     check(args)
     job = prepare(args)
@@ -373,9 +373,9 @@ def main(args: Args) -> None:
 
     set_seed(args.seed)
     trainer = build(job, resume)
-    size = modeling.parameter_counts(trainer.model)
+    size = footprint.parameter_counts(trainer.model)
     longest = sum(sorted(map(len, job.sets["train"]["input_ids"]), reverse=True)[: args.micro_batch])
-    print(modeling.size_table(trainer.model, longest, args.activation_checkpointing))
+    print(footprint.size_table(trainer.model, longest, args.activation_checkpointing))
     going_on = f"; on from {resume}" if resume else ""
     print(f"{job.steps} steps of {args.batch_size} rows, learning rate {args.lr:g}{going_on}")
     facts = {"start": runlog.now(), "settings": job.inputs, "inputs_sha256": job.inputs_sha256}

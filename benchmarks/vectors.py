@@ -69,7 +69,7 @@ def ours(model, tokenizer, contrasts, sampling, batch_size: int):
 def measure(args: Args) -> None:
     """Print seconds and peak memory of one way."""
     from persona import card as cards
-    from persona import modeling, runlog, traits
+    from persona import footprint, modeling, runlog, traits
     from persona.chat import Sampling
 
     entry = runlog.resolve_model(args)
@@ -84,7 +84,7 @@ def measure(args: Args) -> None:
     start, cpu = time.perf_counter(), time.process_time()
     ways[args.only](model, tokenizer, contrasts, sampling)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    peak = modeling.peak_gib(modeling.pick_device())
+    peak = footprint.peak_gib(modeling.pick_device())
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
     print(f"RESULT {seconds:.2f} {cpu:.2f} {peak:.3f} {grown:.3f}")
 

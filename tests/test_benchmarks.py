@@ -129,7 +129,7 @@ def test_random_weights_are_in_nf4_and_learn(folder):
     import torch
     from training import random_weights
 
-    from persona import modeling
+    from persona import footprint
 
     model = random_weights.build(folder, "cpu", torch.float32)
     assert not [name for name, p in (*model.named_parameters(), *model.named_buffers()) if p.is_meta]
@@ -144,7 +144,7 @@ def test_random_weights_are_in_nf4_and_learn(folder):
     logits = model(ids).logits
     torch.testing.assert_close(logits, again(ids).logits, rtol=0, atol=0)
 
-    moved = modeling.keep_embeddings_on_cpu(again)
+    moved = footprint.keep_embeddings_on_cpu(again)
     torch.testing.assert_close(moved(ids).logits, logits, rtol=0, atol=0)
 
 
@@ -152,9 +152,9 @@ def test_low_memory_embeddings_stay_on_the_cpu_and_give_their_rows_to_the_device
     import torch
     from training import random_weights
 
-    from persona import modeling
+    from persona import footprint
 
-    model = modeling.keep_embeddings_on_cpu(random_weights.build(folder, "cpu", torch.float32))
+    model = footprint.keep_embeddings_on_cpu(random_weights.build(folder, "cpu", torch.float32))
     table = model.get_input_embeddings()
     row = table.weight[7].clone()
     assert torch.equal(table(torch.tensor([[7]]))[0, 0], row)

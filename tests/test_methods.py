@@ -10,7 +10,7 @@ import pytest
 from scripts import error_line, toy_base, toy_data, warm
 
 import config
-from persona import methods, modeling
+from persona import footprint, methods, modeling
 from persona.errors import UserError
 
 torch = pytest.importorskip("torch")
@@ -111,7 +111,7 @@ IN_AND_OUT = 2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128)
     ],
 )
 def test_trainable_parameters_are_those_of_the_formula(loaded, method, expected):
-    assert modeling.parameter_counts(loaded(method)[0])[0] == expected
+    assert footprint.parameter_counts(loaded(method)[0])[0] == expected
 
 
 def test_rslora_scales_by_the_square_root_of_the_rank(loaded):

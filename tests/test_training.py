@@ -28,7 +28,7 @@ from scripts import (
 )
 
 import config
-from persona import attention, modeling
+from persona import attention, footprint, modeling
 from persona.chat import IGNORED, encode
 from persona.rows import read_rows
 
@@ -693,7 +693,7 @@ def test_parameters_are_counted_by_their_real_entries(quantised):
     for model in (packed, plain):
         for p in model.parameters():
             p.requires_grad_(False)
-        assert modeling.parameter_counts(model) == (0, total)
+        assert footprint.parameter_counts(model) == (0, total)
 
 
 # rank 16 times (inputs + outputs) of q, k, v, o, gate, up, down, times layers: 16 * 2 * 1024 for the toy, and
@@ -714,7 +714,7 @@ def test_trainable_parameters_follow_the_formula(hidden, intermediate, heads, kv
         )  # fmt: skip
         model = Qwen2ForCausalLM(shape)
         tuned = get_peft_model(model, LoraConfig(r=16, target_modules=list(config.LORA_TARGETS)))
-    assert modeling.parameter_counts(tuned)[0] == expected
+    assert footprint.parameter_counts(tuned)[0] == expected
 
 
 def test_an_adapter_changes_what_the_base_says_and_an_untrained_one_does_not(base, tmp_path):
@@ -767,7 +767,7 @@ def test_the_memory_estimate_counts_weights_and_optimizer_states_exactly(base):
     model = modeling.load_base(entry, CPU, four_bit=False)
     for name, p in model.named_parameters():
         p.requires_grad_(name.endswith("q_proj.weight"))
-    memory = modeling.estimated_memory(model, tokens=100, checkpointing=False)
+    memory = footprint.estimated_memory(model, tokens=100, checkpointing=False)
     assert memory["weights"] * 2**30 == pytest.approx(4 * sum(p.numel() for p in model.parameters()))
     assert memory["gradients and optimizer"] * 2**30 == pytest.approx(12 * 2 * 64 * 64), (
         "gradient and two moments, four bytes each"

@@ -137,7 +137,7 @@ def main(args: Args) -> None:
     from transformers import AutoTokenizer
     from trl import SFTTrainer
 
-    from persona import modeling, runlog
+    from persona import footprint, modeling, runlog
     from persona.rows import read_rows
 
     on_gpu = torch.cuda.is_available()
@@ -168,7 +168,7 @@ def main(args: Args) -> None:
     trainer.train()
     history = trainer.state.log_history
     device = modeling.Device("cuda" if on_gpu else "cpu", torch.float32, "")
-    facts = {"peak_gib": modeling.peak_gib(device), "steps": trainer.state.global_step}
+    facts = {"peak_gib": footprint.peak_gib(device), "steps": trainer.state.global_step}
     facts["evaluation_seconds"] = sum(entry.get("eval_runtime", 0.0) for entry in history)
     runlog.write_json(args.out / "run.json", facts)
 

@@ -31,7 +31,7 @@ SCRIPTS = (
 LIGHT = ("generate_dataset.py", "extract_loss.py", "visual.py")
 """Scripts that refuse without torch, so that a process of their own costs little; others run in forks."""
 COMPUTES = {
-    *("batching", "bottleneck", "serving_cache", "serving_sampling"),
+    *("batching", "bottleneck", "room", "serving_cache", "serving_sampling"),
     *("serving_app", "serving_plan", "serving_responses", "serving_text"),
     *("web_page", "web_sidebar"),
 }

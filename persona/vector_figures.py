@@ -226,7 +226,8 @@ def draw_trajectory(report: dict, folder: Path) -> Path:
             panel.set(ylabel="shift (sd of the base)")
             where = "at the prompt's last token" if kind == "prompt_last" else "over its own answers"
             panel.set_title(where, fontsize=8.5)
-            panel.tick_params(axis="x", labelrotation=20)
+            for label in panel.get_xticklabels():
+                label.set(rotation=20, ha="right", rotation_mode="anchor")
             _axes(panel)
         panels[0].legend(frameon=False, fontsize=7)
         return _save(figure, folder / "shift.png")

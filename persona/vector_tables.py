@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 def _row(cells: Sequence, widths: Sequence[int]) -> str:
     return "".join(
-        f"{c!s:>{w}}" if k else f"{c!s:<{w}}" for k, (c, w) in enumerate(zip(cells, widths, strict=True))
+        f" {c!s:>{w - 1}}" if k else f"{c!s:<{w}}" for k, (c, w) in enumerate(zip(cells, widths, strict=True))
     )
 
 
@@ -93,7 +93,7 @@ def steer_table(report: dict) -> str:
 
 def shift_table(report: dict) -> str:
     """A line a trait and checkpoint, at the trait's layer, and what the data predict."""
-    widths = (16, 34, 14, 7, 30, 10)
+    widths = (16, 42, 14, 7, 30, 10)
     lines = [_row(("trait", "model", "read at", "layer", "shift", "in sd"), widths)]
     for name, kinds in report["traits"].items():
         layer = report["layers"][name]
@@ -141,7 +141,7 @@ def trait_table(report: dict) -> str:
 def study_table(report: dict) -> str:
     """A line a model and trait: separability, layers, steering by coefficient, linearity."""
     steps = [f"{c:+g}" for c in report["coefficients"]]
-    widths = (24, 16, 20, 8, 9, 8, *(10 for _ in steps), 8, 10)
+    widths = (34, 18, 17, 8, 9, 8, *(10 for _ in steps), 8, 10)
     head = ("model", "trait", "AUC, other half", "in sd", "quality", "effect", *steps, "R2", "spearman")
     lines = [_row(head, widths)]
     for row in report["rows"]:

@@ -3,5 +3,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . ./setup_environment.sh
-setup_environment requirements_training.txt requirements_dev.txt
+setup_environment requirements_training.txt requirements.txt requirements_dev.txt
 exec "$python" -m pytest "$@"

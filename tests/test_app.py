@@ -8,9 +8,6 @@ import time
 import tomllib
 
 import pytest
-
-pytest.importorskip("streamlit", reason="the page's packages: pip install -r requirements.txt")
-
 from page_server import page_server
 from scripts import ROOT, error_line, run
 

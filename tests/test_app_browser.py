@@ -8,7 +8,6 @@ from browser import CONTRASTS, chromium, require_chromium, running_page
 from page_server import page_server
 from scripts import toy_adapter, toy_base
 
-pytest.importorskip("streamlit")
 pytestmark = pytest.mark.slow
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 LONG = "It is a capital mistake to theorise before one has all the evidence, as I have remarked before now."

@@ -5,13 +5,12 @@ import json
 import sys
 from pathlib import Path
 
+import modal
 import pytest
 from scripts import run
 
 import config
 from persona.errors import UserError
-
-modal = pytest.importorskip("modal", reason="pip install modal==1.6.4")
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -440,15 +440,16 @@ def test_the_openai_package(url) -> None:
 
 
 def test_the_llm_command(url, tmp_path) -> None:
-    command = os.environ.get("LLM_COMMAND") or shutil.which("llm")
-    if command is None:
-        pytest.skip("the llm command is not installed (pip install llm, or LLM_COMMAND=its path)")
     (tmp_path / "extra-openai-models.yaml").write_text(
         f"- model_id: holmes\n  model_name: sherlock\n  api_base: {url}/v1\n"
     )
     settings = os.environ | {"LLM_USER_PATH": str(tmp_path), "OPENAI_API_KEY": "none"}
     done = subprocess.run(
-        [command, "-m", "holmes", "Who are you?"], env=settings, capture_output=True, text=True, timeout=120
+        [Path(sys.executable).with_name("llm"), "-m", "holmes", "Who are you?"],
+        env=settings,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == content(ask(url)).strip()

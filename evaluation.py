@@ -74,7 +74,7 @@ class Args(config.RunArgs):
     limit: int = 0
     """Most items; 0 for all (--protocol reference: 30, as there; --full: 200; to be judged or rated: 100)."""
     max_new_tokens: int = 128
-    batch_size: int = 16
+    batch_size: int = 32
     """Conversations answered at once; more are quicker on a large GPU."""
     four_bit: bool = True
     """Load the base in NF4, as it was trained on."""

@@ -27,7 +27,7 @@ class Args(config.RunArgs):
     limit: int = 64
     """Most items; 0 for all."""
     max_new_tokens: int = 128
-    batch_size: int = 16
+    batch_size: int = 32
     """Conversations that ours answers at once."""
     four_bit: bool = True
     """Load the base in NF4."""

@@ -11,8 +11,8 @@ from persona.chat import Sampling, prompt_ids
 from persona.rows import Message
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.cache_utils import Cache
 
 GREEDY = Sampling(temperature=0.0, max_new_tokens=128)
 
@@ -50,67 +50,6 @@ def _processors(sampling: Sampling, prompt_length: int):
     return LogitsProcessorList([penalty])
 
 
-def _padded(prompts: list[list[int]], pad: int, device: "torch.device") -> dict[str, "torch.Tensor"]:
-    """Left-padded batch: input_ids and attention_mask, (batch, longest)."""
-    import torch
-
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), pad, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[row, longest - len(prompt) :] = 1
-    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
-
-
-ROUND = 16
-"""Tokens between two looks at which answers have ended."""
-
-
-def _answer_tokens(model, prompts: list[list[int]], settings, sampling: Sampling) -> "list[torch.Tensor]":
-    """The tokens that answer each prompt, (tokens,); those behind the first stop token mean nothing.
-
-    Answers that have ended leave the batch after each round, so that one long answer costs as much as itself.
-    """
-    import torch
-    from transformers.cache_utils import Cache
-
-    from persona.room import RoomyLayer
-
-    rows = _padded(prompts, settings.pad_token_id, model.device)
-    ids, mask, stops = rows["input_ids"], rows["attention_mask"], torch.tensor(settings.eos_token_id)
-    start, end = ids.shape[1], ids.shape[1] + settings.max_new_tokens
-    kept, step = {}, ROUND
-    learned = getattr(model, "active_peft_config", None)
-    if learned is not None and learned.is_prompt_learning:
-        step = settings.max_new_tokens  # virtual tokens stand before the text: one round, peft's own cache
-    else:
-        kept["past_key_values"] = Cache(layer_class_to_replicate=RoomyLayer)
-    answers: list = [None] * len(prompts)
-    places = list(range(len(prompts)))
-    while places:
-        settings.max_new_tokens = min(step, end - ids.shape[1])
-        found = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            generation_config=settings,
-            logits_processor=_processors(sampling, start),
-            **kept,
-        )
-        made = found[:, ids.shape[1] :]
-        ended = torch.isin(made, stops.to(made.device)).any(1)
-        if found.shape[1] >= end:
-            ended[:] = True
-        for row in ended.nonzero()[:, 0].tolist():
-            answers[places[row]] = found[row, start:]
-        going = (~ended).nonzero()[:, 0]
-        places = [places[row] for row in going.tolist()]
-        if places:
-            ids, mask = found[going], torch.cat([mask, torch.ones_like(made)], 1)[going]
-            kept["past_key_values"].batch_select_indices(going)
-    return answers
-
-
 def answer_batch(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
@@ -120,15 +59,19 @@ def answer_batch(
     label: str = "answers",
     openings: Sequence[str] = (),
     finished: Callable[[int, str], None] = lambda place, answer: None,
+    read: "Callable[[list[int]], Cache] | None" = None,
 ) -> list[str]:
     """One answer to each conversation, in their order.
 
-    Prompts of similar length go together. Greedy answers do not depend on the batch but for rounding;
-    drawn ones follow from the seed. `openings`: first words put into the model's mouth, one for each
-    conversation; an answer goes on behind them. `finished` hears of every answer as soon as it is there.
+    Prompts of similar length go together, `batch_size` at once. Greedy answers do not depend on the batch
+    but for rounding; drawn ones follow from the seed. `openings`: first words put into the model's mouth, one
+    for each conversation; an answer goes on behind them. `finished` hears of every answer as soon as it is
+    there. `read` may give the keys and values of prompts (see `persona.decoding.decode`).
     """
     import torch
     from tqdm import tqdm
+
+    from persona.decoding import decode
 
     begun = openings or [""] * len(conversations)
     prompts = [prompt_ids(tokenizer, m, opening) for m, opening in zip(conversations, begun, strict=True)]
@@ -141,14 +84,20 @@ def answer_batch(
         tqdm(total=len(prompts), desc=label) as bar,
     ):
         torch.manual_seed(generator_seed)
-        for first in range(0, len(order), batch_size):
-            chosen = order[first : first + batch_size]
-            settings = _settings(model, tokenizer, sampling)
-            tokens = _answer_tokens(model, [prompts[i] for i in chosen], settings, sampling)
-            for i, text in zip(chosen, tokenizer.batch_decode(tokens, skip_special_tokens=True), strict=True):
-                answers[i] = text.strip()
-                finished(i, answers[i])
-            bar.update(len(chosen))
+        ended = decode(
+            model,
+            [prompts[i] for i in order],
+            _settings(model, tokenizer, sampling),
+            batch_size,
+            lambda start: _processors(sampling, start),
+            sampling.temperature <= 0 and sampling.repetition_penalty == 1,
+            (lambda places: read([order[place] for place in places])) if read else None,
+        )
+        for place, tokens in ended:
+            i = order[place]
+            answers[i] = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+            finished(i, answers[i])
+            bar.update()
     return answers
 
 

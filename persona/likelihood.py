@@ -13,6 +13,7 @@ from persona.chat import IGNORED, Encoded, encode
 from persona.rows import Message
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from persona.scoring import Item
@@ -31,7 +32,7 @@ def true_reply_likelihood(
     batch_tokens: int = BATCH_TOKENS,
 ) -> list[Likelihood]:
     """The likelihood of every item's true reply; zeros where it has none or does not fit."""
-    encoded = [_encoded(tokenizer, i.messages, i.reference, max_length) for i in items]
+    encoded = [reply_encoded(tokenizer, i.messages, i.reference, max_length) for i in items]
     return _likelihoods(model, tokenizer, encoded, label, batch_tokens)
 
 
@@ -69,7 +70,7 @@ def shared_turns_likelihood(
     settings = getattr(model, "active_peft_config", None)
     if settings is not None and settings.is_prompt_learning:
         return true_reply_likelihood(model, tokenizer, items, max_length, label)
-    encoded = [_encoded(tokenizer, i.messages, i.reference, max_length) for i in items]
+    encoded = [reply_encoded(tokenizer, i.messages, i.reference, max_length) for i in items]
     found = [NOTHING] * len(items)
     with torch.inference_mode(), tqdm(total=len(items), desc=label) as bar:
         for _, places in groupby(range(len(items)), key=lambda k: items[k].messages):
@@ -81,7 +82,10 @@ def shared_turns_likelihood(
     return found
 
 
-def _encoded(tokenizer, messages: list[Message], reply: str | None, max_length: int) -> Encoded | None:
+def reply_encoded(
+    tokenizer: "PreTrainedTokenizerBase", messages: list[Message], reply: str | None, max_length: int
+) -> Encoded | None:
+    """A conversation with its true reply, loss on that alone; None where there is none or it does not fit."""
     said = [*messages, {"role": "assistant", "content": reply}]
     return encode(tokenizer, said, max_length, last_only=True) if reply else None
 
@@ -107,7 +111,8 @@ def _likelihoods(
             chosen = order[first : first + n]
             ids, labels, mask = (t.to(model.device) for t in _batch([encoded[k] for k in chosen], pad))
             logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
-            for k, numbers in zip(chosen, _sums(logits, ids[:, 1:], labels[:, 1:], mask[:, 1:]), strict=True):
+            said = labels[:, 1:] != IGNORED
+            for k, numbers in zip(chosen, sums(logits, ids[:, 1:], said, mask[:, 1:]), strict=True):
                 found[k] = numbers
             first += n
             bar.update(n)
@@ -128,16 +133,22 @@ def _batch(encoded: Sequence[Encoded], pad: int):
     return ids, labels, mask
 
 
-def _sums(logits, ids, labels, mask) -> list[Likelihood]:
-    """Sums by row; logits (rows, tokens, vocabulary), the others (rows, tokens), of the same places."""
+def sums(
+    logits: "torch.Tensor", ids: "torch.Tensor", said: "torch.Tensor", real: "torch.Tensor"
+) -> list[Likelihood]:
+    """Sums by row; logits (rows, tokens, vocabulary), the others (rows, tokens), of the same places.
+
+    `said` is true for the tokens of the reply, `real` for all that count as text.
+    """
     import torch
 
     logits = logits.float()
     nll = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids, reduction="none")
     hit = logits.argmax(-1) == ids
-    reply, real = labels != IGNORED, mask == 1
-    sums = [(nll * reply).sum(1), reply.sum(1), (hit & reply).sum(1), (nll * real).sum(1), real.sum(1)]
-    return [(a, int(b), int(c), d, int(e)) for a, b, c, d, e in zip(*(s.tolist() for s in sums), strict=True)]
+    said, real = said.bool(), real.bool()
+    found = [(nll * said).sum(1), said.sum(1), (hit & said).sum(1), (nll * real).sum(1), real.sum(1)]
+    columns = (column.tolist() for column in found)
+    return [(a, int(b), int(c), d, int(e)) for a, b, c, d, e in zip(*columns, strict=True)]
 
 
 def _after_prefix(model, encoded: Sequence[Encoded]) -> list[Likelihood]:
@@ -161,5 +172,5 @@ def _after_prefix(model, encoded: Sequence[Encoded]) -> list[Likelihood]:
         cache.batch_repeat_interleave(len(rest))
         seen = torch.cat([torch.ones(len(rest), shared, dtype=mask.dtype, device=mask.device), mask], 1)
     logits = model(input_ids=ids, attention_mask=seen, past_key_values=cache).logits[:, :-1]
-    sums = _sums(logits, ids[:, 1:], labels[:, 1:], mask[:, 1:])
-    return [(nll, tokens, correct, 0.0, 0) for nll, tokens, correct, _, _ in sums]
+    found = sums(logits, ids[:, 1:], labels[:, 1:] != IGNORED, mask[:, 1:])
+    return [(nll, tokens, correct, 0.0, 0) for nll, tokens, correct, _, _ in found]

@@ -37,6 +37,20 @@ class RoomyLayer(DynamicLayer):
         self.stored = tuple(kept[indices] for kept in self.stored)
         self.keys, self.values = (kept[:, :, :end] for kept in self.stored)
 
+    def join(self, other: "RoomyLayer", positions: int) -> None:
+        """Take the other's rows in behind one's own; all end at position `positions`, what is before goes."""
+        rows = (self.keys.shape[0], other.keys.shape[0])
+        joined = []
+        for pair in zip(self.stored, other.stored, strict=True):
+            new = pair[0].new_zeros(sum(rows), pair[0].shape[1], positions + ROOM, pair[0].shape[3])
+            for part, kept, layer in zip(new.split(rows), pair, (self, other), strict=True):
+                end = layer.get_seq_length()
+                used = min(end, positions)
+                part[:, :, positions - used : positions] = kept[:, :, end - used : end]
+            joined.append(new)
+        self.stored = tuple(joined)
+        self.keys, self.values = (kept[:, :, :positions] for kept in self.stored)
+
 
 def _larger(kept: "torch.Tensor", new: "torch.Tensor", begin: int, end: int) -> "torch.Tensor":
     larger = new.new_empty(*new.shape[:2], end + ROOM, new.shape[3])

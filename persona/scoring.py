@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from persona import metrics, significance
 from persona.card import Card
-from persona.chat import Sampling, context_length, fit
+from persona.chat import Sampling, context_length, fit, prompt_ids
 from persona.errors import UserError
 from persona.intervals import difference, finite, interval, jackknife, p_value
 from persona.likelihood import true_reply_likelihood
@@ -131,16 +131,25 @@ def score(
     batch_size: int = 16,
     label: str = "",
 ) -> list[Record]:
-    """Likelihood of every true reply and an answer to every item, in order."""
-    from persona.generation import answer_batch
+    """Likelihood of every true reply and an answer to every item, in order.
 
-    likelihood = true_reply_likelihood(
-        model, tokenizer, items, context_length(model, tokenizer), label=f"{label} likelihood"
-    )
+    A prompt and its reply go through the model together, once, where the tokens of one begin the other.
+    """
+    from persona.generation import answer_batch
+    from persona.reading import Reader, replies_after
+
+    length = context_length(model, tokenizer)
+    prompts = [prompt_ids(tokenizer, i.messages) for i in items]
+    reader = Reader(model, prompts, replies_after(model, tokenizer, prompts, items, length))
     answers = answer_batch(
-        model, tokenizer, [i.messages for i in items], sampling, batch_size, label=f"{label} answers"
+        model, tokenizer, [i.messages for i in items], sampling, batch_size, f"{label} answers", read=reader
     )
-    return [Record(answer, *numbers) for answer, numbers in zip(answers, likelihood, strict=True)]
+    found = reader.likelihoods
+    apart = [k for k, i in enumerate(items) if i.reference and not reader.replies[k]]
+    more = true_reply_likelihood(model, tokenizer, [items[k] for k in apart], length, f"{label} likelihood")
+    for k, numbers in zip(apart, more, strict=True):
+        found[k] = numbers
+    return [Record(answer, *numbers) for answer, numbers in zip(answers, found, strict=True)]
 
 
 def clusters_of(items: Sequence[Item]) -> tuple[list[str], str]:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from persona import scoring
+from persona import generation, reading, scoring
 from persona.card import load_card
 from persona.chat import IGNORED, Sampling, encode, prompt_ids
 from persona.errors import UserError
@@ -173,6 +173,35 @@ def test_score_gives_each_item_its_answer_and_likelihood_in_order(model, tiny_to
         plainly(model, tiny_tokenizer, i)[1] if i.reference else 0 for i in ITEMS
     ]
     assert len({r.answer for r in found}) > 1
+
+
+@pytest.mark.parametrize("batch_tokens", [2048, 80])
+def test_one_pass_for_prompt_and_reply_gives_what_two_give(model, tiny_tokenizer, monkeypatch, batch_tokens):
+    monkeypatch.setattr(reading, "BATCH_TOKENS", batch_tokens)
+    sampling, passes = Sampling(temperature=0.0, max_new_tokens=6), []
+    hook = model.register_forward_pre_hook(
+        lambda _, args, kwargs: passes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    found = scoring.score(model, tiny_tokenizer, ITEMS, sampling, batch_size=4)
+    hook.remove()
+    answers = generation.answer_batch(model, tiny_tokenizer, [i.messages for i in ITEMS], sampling)
+    assert [r.answer for r in found] == answers
+    for record, one in zip(found, ITEMS, strict=True):
+        numbers = (record.nll, record.tokens, record.correct, record.text_nll, record.text_tokens)
+        expected = plainly(model, tiny_tokenizer, one) if one.reference else (0, 0, 0, 0, 0)
+        assert numbers == pytest.approx(expected, rel=1e-5)
+    assert sum(rows for rows, columns in passes if columns > 1) == len(ITEMS), "every prompt is read once"
+
+
+def test_a_reply_whose_first_turns_are_left_out_is_read_by_itself(model, tiny_tokenizer, monkeypatch):
+    long = replace(ITEMS[3], reference="Quite so. " * 3)
+    whole = prompt_ids(tiny_tokenizer, long.messages)
+    alone = replace(long, messages=ask("And the hat?"))
+    monkeypatch.setattr(scoring, "context_length", lambda *_: len(whole) + 4)
+    assert reading.replies_after(model, tiny_tokenizer, [whole], [long], len(whole) + 4) == [[]]
+    [record] = scoring.score(model, tiny_tokenizer, [long], Sampling(temperature=0.0, max_new_tokens=2))
+    expected = plainly(model, tiny_tokenizer, alone)
+    assert (record.nll, record.tokens) == pytest.approx(expected[:2], rel=1e-5)
 
 
 # Clusters

@@ -20,7 +20,7 @@ import pytest
 from scripts import ROOT, TINY_BASE, environment, error_line, run, toy_adapter, toy_base, warm
 
 import config
-from persona import generation, modeling
+from persona import decoding, generation, modeling
 from persona import terminal as terminals
 from persona.card import load_card
 from persona.chat import Sampling
@@ -117,22 +117,46 @@ def test_an_answer_stops_at_the_end_of_turn_and_at_what_the_model_adds(varied, m
 
 def test_an_ended_answer_leaves_the_batch_and_the_others_go_on_as_before(varied, monkeypatch):
     model, tokenizer = varied
-    by_hand = [greedy_by_hand(model, tokenizer, c, 24) for c in CONVERSATIONS]
+    asked = [*CONVERSATIONS[:2], *CONVERSATIONS[3:]]  # of like length: they begin together
+    by_hand = [greedy_by_hand(model, tokenizer, c, 24) for c in asked]
     others = {i for k, ids in enumerate(by_hand) for i in ids if k != 1}
     at = next(k for k, i in enumerate(by_hand[1]) if i not in others and i not in by_hand[1][:k])
     monkeypatch.setattr(model.generation_config, "eos_token_id", [by_hand[1][at]])
-    monkeypatch.setattr(generation, "ROUND", 5)
+    monkeypatch.setattr(decoding, "ROUND", 5)
     sizes = []
     hook = model.register_forward_pre_hook(
         lambda _, args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
     )
     sampling = Sampling(temperature=0.0, max_new_tokens=24)
-    answers = generation.answer_batch(model, tokenizer, CONVERSATIONS, sampling, batch_size=5)
+    answers = generation.answer_batch(model, tokenizer, asked, sampling, batch_size=4)
     hook.remove()
-    rounds = at // 5 + 1
-    assert sizes == [5] * (5 * rounds) + [4] * (24 - 5 * rounds)
+    rounds = (at + 4) // 5  # the first call makes one token
+    assert sizes == [4] * (1 + 5 * rounds) + [3] * (23 - 5 * rounds)
     by_hand[1] = by_hand[1][: at + 1]
     assert answers == [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in by_hand]
+
+
+def test_waiting_prompts_take_the_places_of_ended_answers(varied, monkeypatch):
+    model, tokenizer = varied
+    asked = [*CONVERSATIONS, *([*c, {"role": "assistant", "content": "So."}, *c] for c in CONVERSATIONS)]
+    by_hand = [greedy_by_hand(model, tokenizer, c, 24) for c in asked]
+    stop = next(i for k, i in enumerate(by_hand[0]) if 2 <= k < 12 and i not in by_hand[0][:k])
+    monkeypatch.setattr(model.generation_config, "eos_token_id", [stop])
+    monkeypatch.setattr(decoding, "ROUND", 3)
+    calls = []
+    hook = model.register_forward_pre_hook(
+        lambda _, args, kwargs: calls.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    sampling = Sampling(temperature=0.0, max_new_tokens=24)
+    answers = generation.answer_batch(model, tokenizer, asked, sampling, batch_size=4)
+    refilled, calls[:] = len(calls), []
+    generation.answer_batch(model, tokenizer, asked, sampling, batch_size=1)
+    hook.remove()
+    ends = [(*ids, stop).index(stop) + 1 for ids in by_hand]
+    assert len(set(ends)) > 1, "answers end at different times"
+    expected = [tokenizer.decode(ids[:n]).strip() for ids, n in zip(by_hand, ends, strict=True)]
+    assert answers == expected
+    assert refilled < len(calls) / 2
 
 
 def test_the_embedded_base_does_not_begin_a_slur_of_its_novels(monkeypatch):

@@ -1,0 +1,105 @@
+"""Prompts read together with their true replies.
+
+One pass gives the likelihood of the replies and the keys and values that answers go on from.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from persona.likelihood import BATCH_TOKENS, NOTHING, Likelihood, reply_encoded, sums
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.cache_utils import Cache
+
+    from persona.scoring import Item
+
+
+def replies_after(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[list[int]],
+    items: "Sequence[Item]",
+    max_length: int,
+) -> list[list[int]]:
+    """The tokens that follow each prompt where the item's true reply does.
+
+    Empty where there is no reply, where both do not fit `max_length` tokens, and for a model that keeps
+    virtual tokens in the place of keys and values.
+    """
+    learned = getattr(model, "active_peft_config", None)
+    if learned is not None and learned.is_prompt_learning:
+        return [[] for _ in prompts]
+    found = []
+    for prompt, item in zip(prompts, items, strict=True):
+        encoded = reply_encoded(tokenizer, item.messages, item.reference, max_length)
+        before = len(prompt)
+        whole = encoded and encoded.input_ids[:before] == prompt  # not where turns were left out
+        reply = encoded.input_ids[before:] if whole else []
+        found.append(reply if whole and encoded.labels[before:] == reply else [])
+    return found
+
+
+class Reader:
+    """Reads prompts with the replies that follow them, where they have one."""
+
+    def __init__(
+        self, model: "PreTrainedModel", prompts: Sequence[list[int]], replies: Sequence[list[int]]
+    ) -> None:
+        """Tokens of prompts and replies; a reply may be empty."""
+        self.model, self.prompts, self.replies = model, prompts, replies
+        self.likelihoods: list[Likelihood] = [NOTHING] * len(prompts)
+        """Of the replies that were read, in the order of the prompts."""
+
+    def __call__(self, places: list[int]) -> "Cache":
+        """Keys and values of these prompts but their last tokens, padded on the left to the longest."""
+        width = max(len(self.prompts[k]) for k in places)
+        whole, first = None, 0
+        while first < len(places):
+            n = 1
+            while first + n < len(places):
+                behind = max(len(self.replies[k]) for k in places[first : first + n + 1])
+                if (n + 1) * (width + behind) > BATCH_TOKENS:
+                    break
+                n += 1
+            part = self._read(places[first : first + n], width)
+            if whole is None:
+                whole = part
+            else:
+                for layer, other in zip(whole.layers, part.layers, strict=True):
+                    layer.join(other, width - 1)
+            first += n
+        return whole
+
+    def _read(self, places: list[int], width: int) -> "Cache":
+        """One pass: prompts end at column `width`, replies begin there and are padded on the right."""
+        import torch
+        from transformers.cache_utils import Cache
+
+        from persona.room import RoomyLayer
+
+        behind = max(len(self.replies[k]) for k in places)
+        ids = torch.zeros(len(places), width + behind, dtype=torch.long)
+        said, real = torch.zeros_like(ids), torch.zeros_like(ids)
+        for row, k in enumerate(places):
+            start, end = width - len(self.prompts[k]), width + len(self.replies[k])
+            ids[row, start:end] = torch.tensor([*self.prompts[k], *self.replies[k]])
+            said[row, width:end] = 1
+            real[row, start:end] = 1
+        ids, said, real = (rows.to(self.model.device) for rows in (ids, said, real))
+        cache = Cache(layer_class_to_replicate=RoomyLayer)
+        logits = self.model(
+            input_ids=ids,
+            attention_mask=real,
+            position_ids=(real.cumsum(1) - 1).clamp(min=0),
+            past_key_values=cache,
+            logits_to_keep=0 if behind else 1,
+        ).logits
+        if behind:
+            # the first real token follows padding: nothing predicts it
+            told = real[:, 1:] * real[:, :-1]
+            for k, numbers in zip(places, sums(logits[:, :-1], ids[:, 1:], said[:, 1:], told), strict=True):
+                if self.replies[k]:
+                    self.likelihoods[k] = numbers
+        cache.crop(-(behind + 1))
+        return cache

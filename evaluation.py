@@ -130,7 +130,7 @@ def evaluate(
     args: Args, card, entry: config.ModelEntry, folder: Path, rows: list, train: list
 ) -> tuple[dict, list]:
     """The report and the predictions."""
-    from persona import runlog, scoring, significance
+    from persona import caveats, runlog, scoring, significance
     from persona.chat import Sampling, context_length
     from persona.suite_report import training_of
 
@@ -176,7 +176,7 @@ def evaluate(
         "controls": {},
         "leakage": leakage([i.reference for i in items], train, answers),
     }
-    return report, scoring.predictions(asked, records)
+    return report | {"warnings": list(caveats.size(report))}, scoring.predictions(asked, records)
 
 
 def asked_systems(args: Args, card, entry: config.ModelEntry, folder: Path, train: list) -> Iterator:

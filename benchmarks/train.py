@@ -71,7 +71,10 @@ def sampled(args: Args, source: Path, out: Path) -> tuple[Path, dict[str, int]]:
 
     draw = random.Random(args.seed)
     counts = {}
-    for split, n in (("train", args.rows), ("validation", -(-args.rows // 9))):
+    for split, n in (
+        ("train", args.rows),
+        ("validation", args.rows and max(args.scored, -(-args.rows // 9))),
+    ):
         rows = read_rows(source / f"{split}.jsonl")
         rows = rows if split == "train" else chosen_rows(rows, (), 1)
         rows = draw.sample(rows, min(n or len(rows), len(rows)))
@@ -113,7 +116,10 @@ def commands(args: Args, data: Path, work: Path, lr: float, speaker: str) -> dic
 
 
 def score(args: Args, ran: dict[str, dict], data: Path, work: Path, speaker: str) -> dict:
-    """Put `curve`, (seconds, held-out loss) from the untouched base on, into each system's facts."""
+    """Put `curve`, (seconds, held-out loss) from the untouched base on, into each system's facts.
+
+    And `nats`, those of every held-out row by the last checkpoint.
+    """
     from persona import runlog
 
     jobs, places = [], []
@@ -130,14 +136,23 @@ def score(args: Args, ran: dict[str, dict], data: Path, work: Path, speaker: str
     scored = runlog.read_json(work / "losses.json", "the losses")
     for facts in ran.values():
         facts["curve"] = []
-    for (name, seconds), loss in zip(places, scored["losses"], strict=True):
-        ran[name]["curve"].append((seconds, loss))
-    return {name: scored[name] for name in ("rows", "tokens")}
+    for (name, seconds), nats in zip(places, scored["nats"], strict=True):
+        ran[name]["curve"].append((seconds, sum(nats) / sum(scored["tokens"])))
+        ran[name]["nats"] = nats
+    return {
+        "rows": len(scored["tokens"]),
+        "tokens": sum(scored["tokens"]),
+        "tokens_of_rows": scored["tokens"],
+    }
 
 
-def compared(ran: dict[str, dict]) -> dict[str, dict]:
-    """Ours against each other system: time to its final loss, and loss when ours was done."""
+def compared(ran: dict[str, dict], tokens: list[int]) -> dict[str, dict]:
+    """Ours against each other system: time to its final loss, loss when ours was done, and the last losses'
+    difference with its interval (paired bootstrap over rows); `tokens` of each held-out row."""
     from training.curves import loss_at, seconds_to
+
+    from persona.intervals import difference
+    from persona.metrics import Metric
 
     ours = ran["c"]["curve"]
     found = {}
@@ -156,6 +171,10 @@ def compared(ran: dict[str, dict]) -> dict[str, dict]:
             "times_faster_to_the_end": there / ours[-1][0],
             "loss_when_ours_ended": loss_at(ran[name]["curve"], ours[-1][0]),
             "ours_loss": ours[-1][1],
+            "difference": difference(
+                *(Metric("lower", ran[system]["nats"], tokens) for system in ("c", name)),
+                [str(row) for row in range(len(tokens))],
+            ),
         }
     return found
 
@@ -278,7 +297,7 @@ def compare(args: Args) -> dict:
         "tokens": tokens,
         "held_out": held_out,
         "systems": ran,
-        "compared": compared(ran),
+        "compared": compared(ran, held_out["tokens_of_rows"]),
         "without": gains,
         "minutes": (time.time() - begun) / 60,
     }

@@ -18,7 +18,7 @@ ALPHA = 0.05
 
 def warnings(report: dict, system: str = "tuned", base: str = "base") -> list[str]:
     """What a reader should know before believing the report's figures of `system`."""
-    checks = (_size, _leaks, _copying, _style, _no_effect, _canon, _character, _lost, _power)
+    checks = (size, _leaks, _copying, _style, _no_effect, _canon, _character, _lost, _power)
     return [line for check in checks for line in check(report, system, base)]
 
 
@@ -26,10 +26,12 @@ def _value(report: dict, name: str, system: str) -> float | None:
     return report["metrics"].get(name, {}).get("values", {}).get(system, {}).get("value")
 
 
-def _size(report: dict, system: str, base: str) -> Iterator[str]:
+def size(report: dict, *_: str) -> Iterator[str]:
+    """What is said of too few replies, clusters or seeds."""
     n, stories = report["n"], len(report.get("stories", []))
     if n < FEW_ITEMS:
-        yield f"Only {n} held-out replies of {stories} stories were asked for: small effects cannot show."
+        of = f"of {stories} stories" if stories else "written by hand"
+        yield f"Only {n} held-out replies {of} were asked for: small effects cannot show."
     main = report["metrics"].get("jaccard") or next(iter(report["metrics"].values()), {})
     clusters = len(next(iter(main.get("jackknife", {}).values()), {}))
     if 0 < clusters < FEW_CLUSTERS:

@@ -7,7 +7,8 @@ from persona import scoring
 
 def summary(report: dict, out: Path) -> str:
     """What was asked, the table with intervals, what is weak or was not measured, where it was written."""
-    held_out = f"replies of {len(report['stories'])} held-out stories"
+    stories = len(report["stories"])
+    held_out = f"replies of {stories} held-out stories" if stories else "held-out replies written by hand"
     others = {"reference": "rows seen in training", "persona-chat": "new conversations"}
     where = others.get(report["protocol"], held_out)
     over = {"story": "stories", "scene": "scenes"}.get(report["clusters"], f"{report['clusters']}s")

@@ -183,7 +183,7 @@ def test_held_out_loss_is_of_the_answers_words(tmp_path):
         with torch.no_grad():
             likely = model(ids[None]).logits[0].log_softmax(-1)
         by_hand = -sum(float(likely[i - 1, t]) for i, t in enumerate(row["labels"]) if t >= 0)
-        assert held_out.nats(model, [row]) == pytest.approx(by_hand, rel=1e-5)
+        assert held_out.nats(model, [row, row]) == pytest.approx([by_hand, by_hand], rel=1e-5)
     short = dataclasses.replace(args, max_length=8)
     assert held_out.encoded(tokenizer, [{"messages": MESSAGES}], "chat", short) == [None]
 
@@ -223,18 +223,25 @@ def test_a_run_that_was_cut_short_is_compared_where_it_stopped():
     sys.modules["train_benchmark"] = train
     spec.loader.exec_module(train)
     ran = {
-        "c": {"curve": [(0.0, 4.0), (10.0, 3.0)]},
-        "a": {"curve": [(0.0, 4.2), (20.0, 3.5)]},
-        "b": {"curve": [(0.0, 4.0), (30.0, 2.9)]},
+        "c": {"curve": [(0.0, 4.0), (10.0, 3.0)], "nats": [8.0, 22.0]},
+        "a": {"curve": [(0.0, 4.2), (20.0, 3.5)], "nats": [11.0, 24.0]},
+        "b": {"curve": [(0.0, 4.0), (30.0, 2.9)], "nats": [7.0, 22.0]},
     }
-    found = train.compared(ran)
+    tokens = [4, 6]
+    found = train.compared(ran, tokens)
+    assert found["a"]["difference"]["value"] == pytest.approx(-0.5)
+    low, high = found["a"]["difference"]["ci95"]
+    assert low <= -0.5 <= high < 0
+    assert found["b"]["difference"]["value"] == pytest.approx(0.1)
     assert found["a"]["ours_seconds_to_that_loss"] == pytest.approx(5.0)
     assert found["a"]["times_faster"] == pytest.approx(4.0)
     assert found["a"]["times_faster_to_the_end"] == pytest.approx(2.0)
     assert found["a"]["loss_when_ours_ended"] == pytest.approx(3.85)
     assert found["b"]["times_faster"] is None, "ours never came down to it"
     ran["a"]["curve"][-1] = (20.0, 4.1)
-    assert train.compared(ran)["a"]["times_faster"] == pytest.approx(2.0), "not before the first checkpoint"
+    assert train.compared(ran, tokens)["a"]["times_faster"] == pytest.approx(2.0), (
+        "not before the first checkpoint"
+    )
 
 
 def test_help_answers_without_torch(tmp_path):

@@ -5,7 +5,7 @@ on. All are divided by the same number of tokens (the chat template's), so that 
 where the prompts are cut into tokens in another way.
 
 Reads   JOBS, a JSON list of {"format": "chat" or "text", "adapter": folder or null}; ROWS, a data set's file
-Writes  OUT, a JSON list of the losses in the same order
+Writes  OUT, JSON: the answer tokens of each row, and for each job in order the nats of each row
 
     python benchmarks/training/held_out.py --jobs jobs.json --rows validation.jsonl --out losses.json
 """
@@ -62,11 +62,11 @@ def encoded(tokenizer, rows: list[dict], how: Format, args: Args) -> list[dict |
     return found
 
 
-def nats(model, rows: Iterable[dict]) -> float:
-    """Sum of the negative log-likelihoods of all labelled tokens."""
+def nats(model, rows: Iterable[dict]) -> list[float]:
+    """Negative log-likelihood of all labelled tokens of each row."""
     import torch
 
-    total = 0.0
+    found = []
     with torch.inference_mode():
         for row in rows:
             ids, labels = (torch.tensor(row[name], device=model.device) for name in ("input_ids", "labels"))
@@ -74,8 +74,8 @@ def nats(model, rows: Iterable[dict]) -> float:
             loss = torch.nn.functional.cross_entropy(
                 logits, labels[1:], ignore_index=IGNORED, reduction="sum"
             )
-            total += float(loss)
-    return total
+            found.append(float(loss))
+    return found
 
 
 def main(args: Args) -> None:
@@ -92,18 +92,18 @@ def main(args: Args) -> None:
     both = [i for i in range(len(rows)) if sets["chat"][i] and sets["text"][i]]
     if not both:
         raise UserError(f"{args.rows}: no row fits {args.max_length} tokens")
-    tokens = sum(label != IGNORED for i in both for label in sets["chat"][i]["labels"])
+    tokens = [sum(label != IGNORED for label in sets["chat"][i]["labels"]) for i in both]
     model = modeling.load_base(entry, device).eval()
-    losses = []
+    found = []
     for number, job in enumerate(tqdm(jobs, desc="held-out loss")):
         chosen = [sets[job["format"]][i] for i in both]
         if job["adapter"] is None:
-            losses.append(nats(model, chosen) / tokens)
+            found.append(nats(model, chosen))
             continue
         tuned = modeling.attach_adapter(model, Path(job["adapter"]), f"job{number}")
-        losses.append(nats(tuned, chosen) / tokens)
+        found.append(nats(tuned, chosen))
         model = tuned.unload()
-    runlog.write_json(args.out, {"rows": len(both), "tokens": tokens, "losses": losses})
+    runlog.write_json(args.out, {"tokens": tokens, "nats": found})
 
 
 if __name__ == "__main__":

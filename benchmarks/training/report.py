@@ -1,5 +1,7 @@
 """The tables of benchmarks/train.py, from its JSON."""
 
+import math
+
 TITLES = {"a": "(a) reference's recipe", "b": "(b) plain SFTTrainer", "c": "(c) ours"}
 WANTED = {"a": 4.0, "b": 2.0}
 """How many times as fast ours is to be on a CPU."""
@@ -41,8 +43,14 @@ def comparison_table(found: dict) -> str:
         lines += [
             f"{TITLES[name]}: {how}; to the end {facts['times_faster_to_the_end']:.1f} times",
             f"    at the end of ours: {facts['ours_loss']:.3f} against {facts['loss_when_ours_ended']:.3f}",
+            f"    ours less its loss, both at their ends: {_interval(facts['difference'])}",
         ]
     return "\n".join([*lines, *_gains(found["without"], GAINS)])
+
+
+def _interval(difference: dict) -> str:
+    low, high = difference["ci95"] or (math.nan, math.nan)
+    return f"{difference['value']:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _gains(without: dict, gains: dict) -> list[str]:

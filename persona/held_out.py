@@ -74,5 +74,5 @@ def memory_items(card: Card, corpus: str, items: list[Item], most: int, seed: in
         found[kind] = found.get(kind, []) + [replace(i, kind=kind) for i in sampled(of, most, seed)]
     if all(found.get(kind) for kind in ("known", "unknown")):
         return [*found["known"], *found["unknown"]], ""
-    missing = "published" if not found.get("known") else "written for this project"
-    return [], f"no data set of a corpus {missing}: make both with generate_dataset.py --corpus NAME"
+    missing = "a corpus written for this project" if found.get("known") else "a published corpus"
+    return [], f"no data set of {missing}: make both with generate_dataset.py --corpus NAME"

@@ -79,6 +79,6 @@ def title(report: dict) -> str:
     lower = sum(r["metrics"]["perplexity"]["to_default"]["value"] < 0 for r in clear)
     name = "the default" if best["factor"] == "default" else f"{best['factor']} {best['level']}"
     return (
-        f"Lowest perplexity: {name}; {lower} settings clearly below the default, {len(clear) - lower} above, "
-        f"{len(rows) - 1 - len(clear)} not told apart"
+        f"Lowest perplexity: {name}; of the settings {lower} clearly below the default, "
+        f"{len(clear) - lower} above, {len(rows) - 1 - len(clear)} not told apart"
     )

@@ -71,10 +71,8 @@ def sampled(args: Args, source: Path, out: Path) -> tuple[Path, dict[str, int]]:
 
     draw = random.Random(args.seed)
     counts = {}
-    for split, n in (
-        ("train", args.rows),
-        ("validation", args.rows and max(args.scored, -(-args.rows // 9))),
-    ):
+    held_out = max(args.scored, -(-args.rows // 9)) if args.rows else 0
+    for split, n in (("train", args.rows), ("validation", held_out)):
         rows = read_rows(source / f"{split}.jsonl")
         rows = rows if split == "train" else chosen_rows(rows, (), 1)
         rows = draw.sample(rows, min(n or len(rows), len(rows)))
@@ -136,14 +134,11 @@ def score(args: Args, ran: dict[str, dict], data: Path, work: Path, speaker: str
     scored = runlog.read_json(work / "losses.json", "the losses")
     for facts in ran.values():
         facts["curve"] = []
+    tokens = scored["tokens"]
     for (name, seconds), nats in zip(places, scored["nats"], strict=True):
-        ran[name]["curve"].append((seconds, sum(nats) / sum(scored["tokens"])))
+        ran[name]["curve"].append((seconds, sum(nats) / sum(tokens)))
         ran[name]["nats"] = nats
-    return {
-        "rows": len(scored["tokens"]),
-        "tokens": sum(scored["tokens"]),
-        "tokens_of_rows": scored["tokens"],
-    }
+    return {"rows": len(tokens), "tokens": sum(tokens), "tokens_of_rows": tokens}
 
 
 def compared(ran: dict[str, dict], tokens: list[int]) -> dict[str, dict]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from persona.chat import IGNORED, encode, prompt_ids
 from persona.errors import UserError
+from persona.methods import has_virtual_tokens
 from persona.rows import Message
 
 if TYPE_CHECKING:
@@ -89,11 +90,9 @@ def decoder_of(model: "PreTrainedModel") -> "torch.nn.Module":
     Raises:
         UserError: an adapter that puts virtual tokens before the prompt, which moves all positions.
     """
-    settings = getattr(model, "active_peft_config", None)
-    if settings is not None and settings.is_prompt_learning:
-        raise UserError(
-            f"an adapter of the kind {settings.peft_type.value} has no activations of its own: use LoRA"
-        )
+    if has_virtual_tokens(model):
+        kind = model.active_peft_config.peft_type.value
+        raise UserError(f"an adapter of the kind {kind} has no activations of its own: use LoRA")
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return base.get_decoder()
 

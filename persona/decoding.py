@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from persona.methods import has_virtual_tokens
+
 if TYPE_CHECKING:
     import torch
     from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
@@ -85,20 +87,20 @@ def decode(
             ended, joining = _go_on(
                 model, joining, settings, 1 if refill else ROUND, limit, processors(start)
             )
-            running = joining if running is None else _joined(running, joining, settings.pad_token_id)
+            both = running and joining
+            running = _joined(running, joining, settings.pad_token_id) if both else running or joining
         else:
             ended, running = _go_on(model, running, settings, ROUND, limit, processors(start))
         yield from ended
 
 
 def _begun(model, prompts: list[list[int]], places: list[int], settings, read) -> Batch:
-    from transformers.cache_utils import Cache
+    from persona import room
 
-    from persona.room import RoomyLayer
-
-    learned = getattr(model, "active_peft_config", None)
-    virtual = learned is not None and learned.is_prompt_learning  # tokens before the text, kept by peft
-    cache = None if virtual else read(places) if read else Cache(layer_class_to_replicate=RoomyLayer)
+    if has_virtual_tokens(model):
+        cache = None
+    else:
+        cache = read(places) if read else room.roomy_cache()
     return Batch(*padded(prompts, settings.pad_token_id, model.device), cache, places, [0] * len(places))
 
 
@@ -134,12 +136,12 @@ def _go_on(
     return ended, Batch(found[rows], mask, batch.cache, places, [made[row] for row in going])
 
 
-def _joined(running: Batch, joining: Batch | None, pad: int) -> Batch:
+def _joined(running: Batch, joining: Batch, pad: int) -> Batch:
     """One batch of the rows of both, as wide as its longest row."""
     import torch
 
-    if joining is None:
-        return running
+    from persona import room
+
     both = (running, joining)
     width = max(int(batch.mask.sum(1).max()) for batch in both)
 
@@ -147,8 +149,7 @@ def _joined(running: Batch, joining: Batch | None, pad: int) -> Batch:
         more = max(0, width - rows.shape[1])
         return torch.nn.functional.pad(rows[:, -width:], (more, 0), value=fill)
 
-    for layer, other in zip(running.cache.layers, joining.cache.layers, strict=True):
-        layer.join(other, width - 1)
+    room.join(running.cache, joining.cache, width - 1)
     return Batch(
         torch.cat([aligned(batch.ids, pad) for batch in both]),
         torch.cat([aligned(batch.mask, 0) for batch in both]),

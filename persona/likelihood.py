@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from persona.chat import IGNORED, Encoded, encode
+from persona.methods import has_virtual_tokens
 from persona.rows import Message
 
 if TYPE_CHECKING:
@@ -67,8 +68,7 @@ def shared_turns_likelihood(
     import torch
     from tqdm import tqdm
 
-    settings = getattr(model, "active_peft_config", None)
-    if settings is not None and settings.is_prompt_learning:
+    if has_virtual_tokens(model):
         return true_reply_likelihood(model, tokenizer, items, max_length, label)
     encoded = [reply_encoded(tokenizer, i.messages, i.reference, max_length) for i in items]
     found = [NOTHING] * len(items)

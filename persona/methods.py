@@ -260,6 +260,12 @@ def _restore_ranks(allocator, path: Path, device: "torch.device") -> None:
         getattr(allocator, kind)[name] = tensor
 
 
+def has_virtual_tokens(model: "PreTrainedModel") -> bool:
+    """Whether an adapter puts virtual tokens before the text, which stand in the cache as no text does."""
+    adapter = getattr(model, "active_peft_config", None)
+    return adapter is not None and adapter.is_prompt_learning
+
+
 def ready_soft_prompt(model: "PeftModel") -> "PeftModel":
     """A model with a soft prompt or prefix that answers as one without it is asked to.
 

@@ -212,7 +212,7 @@ def attach_adapter(
     from safetensors import SafetensorError
 
     from persona import bottleneck  # noqa: F401 - makes its method known to peft
-    from persona.methods import ready_soft_prompt
+    from persona.methods import has_virtual_tokens, ready_soft_prompt
 
     if weights_of(path).name == "model.safetensors":
         logger.warning("%s is a whole model, not quantised: it stands in for %s", path, model.name_or_path)
@@ -234,7 +234,7 @@ def attach_adapter(
         raise UserError(
             f"the adapter at {path} does not fit {model.name_or_path} (it was trained on {base}): {detail}"
         ) from error
-    if tuned.active_peft_config.is_prompt_learning:
+    if has_virtual_tokens(tuned):
         ready_soft_prompt(tuned)
     return tuned.eval()
 

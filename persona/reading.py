@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from persona.likelihood import BATCH_TOKENS, NOTHING, Likelihood, reply_encoded, sums
+from persona.methods import has_virtual_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,16 +28,14 @@ def replies_after(
     Empty where there is no reply, where both do not fit `max_length` tokens, and for a model that keeps
     virtual tokens in the place of keys and values.
     """
-    learned = getattr(model, "active_peft_config", None)
-    if learned is not None and learned.is_prompt_learning:
+    if has_virtual_tokens(model):
         return [[] for _ in prompts]
     found = []
     for prompt, item in zip(prompts, items, strict=True):
         encoded = reply_encoded(tokenizer, item.messages, item.reference, max_length)
-        before = len(prompt)
-        whole = encoded and encoded.input_ids[:before] == prompt  # not where turns were left out
-        reply = encoded.input_ids[before:] if whole else []
-        found.append(reply if whole and encoded.labels[before:] == reply else [])
+        ids, labels = (encoded.input_ids, encoded.labels) if encoded else ([], [])
+        n = len(prompt)  # where turns were left out for the length, the text begins otherwise
+        found.append(ids[n:] if ids[:n] == prompt and labels[n:] == ids[n:] else [])
     return found
 
 
@@ -53,30 +52,21 @@ class Reader:
 
     def __call__(self, places: list[int]) -> "Cache":
         """Keys and values of these prompts but their last tokens, padded on the left to the longest."""
+        from persona import room
+
         width = max(len(self.prompts[k]) for k in places)
-        whole, first = None, 0
-        while first < len(places):
-            n = 1
-            while first + n < len(places):
-                behind = max(len(self.replies[k]) for k in places[first : first + n + 1])
-                if (n + 1) * (width + behind) > BATCH_TOKENS:
-                    break
-                n += 1
-            part = self._read(places[first : first + n], width)
-            if whole is None:
-                whole = part
-            else:
-                for layer, other in zip(whole.layers, part.layers, strict=True):
-                    layer.join(other, width - 1)
-            first += n
+        columns = width + max(len(self.replies[k]) for k in places)
+        rows = max(1, BATCH_TOKENS // columns)
+        whole = self._read(places[:rows], width)
+        for first in range(rows, len(places), rows):
+            room.join(whole, self._read(places[first : first + rows], width), width - 1)
         return whole
 
     def _read(self, places: list[int], width: int) -> "Cache":
         """One pass: prompts end at column `width`, replies begin there and are padded on the right."""
         import torch
-        from transformers.cache_utils import Cache
 
-        from persona.room import RoomyLayer
+        from persona import room
 
         behind = max(len(self.replies[k]) for k in places)
         ids = torch.zeros(len(places), width + behind, dtype=torch.long)
@@ -87,7 +77,7 @@ class Reader:
             said[row, width:end] = 1
             real[row, start:end] = 1
         ids, said, real = (rows.to(self.model.device) for rows in (ids, said, real))
-        cache = Cache(layer_class_to_replicate=RoomyLayer)
+        cache = room.roomy_cache()
         logits = self.model(
             input_ids=ids,
             attention_mask=real,

@@ -6,6 +6,7 @@ from transformers.cache_utils import DynamicLayer
 
 if TYPE_CHECKING:
     import torch
+    from transformers.cache_utils import Cache
 
 ROOM = 64
 """Positions that are added when a layer is full."""
@@ -50,6 +51,19 @@ class RoomyLayer(DynamicLayer):
             joined.append(new)
         self.stored = tuple(joined)
         self.keys, self.values = (kept[:, :, :positions] for kept in self.stored)
+
+
+def roomy_cache() -> "Cache":
+    """An empty cache of such layers, for a model of any depth."""
+    from transformers.cache_utils import Cache
+
+    return Cache(layer_class_to_replicate=RoomyLayer)
+
+
+def join(cache: "Cache", other: "Cache", positions: int) -> None:
+    """Take the rows of another cache in, layer by layer (see `RoomyLayer.join`)."""
+    for layer, more in zip(cache.layers, other.layers, strict=True):
+        layer.join(more, positions)
 
 
 def _larger(kept: "torch.Tensor", new: "torch.Tensor", begin: int, end: int) -> "torch.Tensor":

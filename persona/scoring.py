@@ -146,9 +146,11 @@ def score(
     )
     found = reader.likelihoods
     apart = [k for k, i in enumerate(items) if i.reference and not reader.replies[k]]
-    more = true_reply_likelihood(model, tokenizer, [items[k] for k in apart], length, f"{label} likelihood")
-    for k, numbers in zip(apart, more, strict=True):
-        found[k] = numbers
+    if apart:
+        alone = [items[k] for k in apart]
+        more = true_reply_likelihood(model, tokenizer, alone, length, f"{label} likelihood")
+        for k, numbers in zip(apart, more, strict=True):
+            found[k] = numbers
     return [Record(answer, *numbers) for answer, numbers in zip(answers, found, strict=True)]
 
 

@@ -76,7 +76,7 @@ MODELS: dict[str, ModelEntry] = {
         str(ROOT / "data" / "tiny-base"),
         corpus="embedded",
         lr=2.5e-3,
-        epochs=1.5,
+        epochs=0.75,
         identity_weight=6,
         strategies=("dialogue", "curated", "guard"),
         questions=1,

@@ -1,13 +1,16 @@
 """The recipe of the embedded base model: from text files to a model that speaks, killed half-way."""
 
+import argparse
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import config
@@ -49,7 +52,7 @@ def train(texts: Path, out: Path, *more: str) -> dict:
 @pytest.mark.slow
 def test_a_clean_run_learns_speaks_and_after_a_kill_ends_with_the_same_bytes(texts, tmp_path):
     figures = train(texts, tmp_path / "whole")
-    assert figures["tokens"] == STEPS * 8 * 1024
+    assert abs(figures["tokens"] / (STEPS * 8 * 1024) - 1) < 0.1
     log = [json.loads(line) for line in (tmp_path / "whole" / "training_log.jsonl").open()]
     assert [entry["step"] for entry in log] == [10, 20]
     assert log[-1]["loss"] < log[0]["loss"] < 7.6  # ln 2048: knows nothing
@@ -84,7 +87,7 @@ def test_a_clean_run_learns_speaks_and_after_a_kill_ends_with_the_same_bytes(tex
 
 @pytest.mark.slow
 def test_two_processes_reach_the_weights_of_one(texts, tmp_path):
-    """The same windows, their gradients added up in another order."""
+    """The same rows, their gradients added up in another order."""
     import torch
     from safetensors.torch import load_file
 
@@ -103,7 +106,62 @@ def test_two_processes_reach_the_weights_of_one(texts, tmp_path):
         torch.testing.assert_close(two[name], weights, rtol=0.02, atol=0.02)
 
 
+@pytest.fixture
+def batches(monkeypatch):
+    monkeypatch.syspath_prepend(str(RECIPE.parent))
+    import base_batches
+
+    return base_batches
+
+
+def test_a_step_holds_whole_rows_of_like_length_none_twice_before_all_came(batches):
+    rng = np.random.default_rng(0)
+    rows = {
+        kind: [np.full(rng.integers(longest // 4, longest + 1), at) for at in range(count)]
+        for kind, count, longest in (("prose", 100, 256), ("talk", 400, 128), ("assistant", 5, 32))
+    }
+    args = argparse.Namespace(
+        steps=40, decay_steps=20, seed=3, batch=8, context=256, micro_batch=2,
+        talk_share=0.4, talk_share_decay=0.5, assistant_share=0.1,
+    )  # fmt: skip
+    steps = batches.plan(args, rows)
+    assert len(steps) == 40
+    parts = [part for step in steps for part in step]
+    places = [len(part) * max(map(len, part)) for part in parts]
+    assert max(places) <= 2 * 256
+    tokens = sum(batches.predicted(step) for step in steps)
+    assert abs(tokens / (40 * 8 * 256) - 1) < 0.05
+    assert sum(places) < 1.1 * tokens
+    seen = {kind: Counter() for kind in rows}
+    of_kind = {id(row): kind for kind, found in rows.items() for row in found}
+    for part in parts:
+        for row in part:
+            seen[of_kind[id(row)]][int(row[0])] += 1
+    for kind, counted in seen.items():
+        assert len(counted) == len(rows[kind]), kind
+        assert max(counted.values()) - min(counted.values()) <= 1, kind
+    again = batches.plan(args, rows)
+    assert [[id(row) for part in step for row in part] for step in again] == [
+        [id(row) for part in step for row in part] for step in steps
+    ]
+    wide = batches.padded(parts[0])
+    assert [row[row != -100].tolist() for row in wide] == [row.tolist() for row in parts[0]]
+
+
 def test_a_setting_that_is_no_number_is_refused_by_its_flag(texts, tmp_path):
     done = subprocess.run(command(texts, tmp_path, "--steps", "many"), capture_output=True, text=True)
     assert done.returncode == 2 and "Error parsing --steps" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_missing_is_refused_in_one_line(texts, tmp_path):
+    silent = tmp_path / "silent"
+    silent.mkdir()
+    (silent / "chat.jsonl").write_text((texts / "chat.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
+    for data, more, said in (
+        (tmp_path / "nowhere", (), f"--data {tmp_path / 'nowhere'}: no such folder"),
+        (texts, ("--init", str(silent)), f"--init {silent}: holds no model"),
+        (silent, (), f"--data {silent}: no prose in its files"),
+    ):
+        done = subprocess.run(command(data, tmp_path / "out", *more), capture_output=True, text=True)
+        assert (done.returncode, done.stderr.strip().splitlines()[-1]) == (2, said)

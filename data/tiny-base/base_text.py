@@ -1,9 +1,12 @@
-"""Text of the embedded base model: rows read and rendered, tokenizer, token streams."""
+"""Text of the embedded base model: rows read and rendered, tokenizer, token rows."""
 
 import json
 import lzma
+import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import NoReturn
 
 HERE = Path(__file__).resolve().parent
 END, START, END_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -14,6 +17,12 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}{{'<|im_start|>'+m['role']+'\n'+m['content']+'<|im_end|>\n'}}{% endfor %}"
     "{% if add_generation_prompt %}{{'<|im_start|>assistant\n'}}{% endif %}"
 )
+
+
+def refuse(line: str) -> NoReturn:
+    """One line on stderr, exit code 2."""
+    print(line, file=sys.stderr)
+    raise SystemExit(2)
 
 
 def rows_of(path: Path) -> Iterator[dict]:
@@ -41,13 +50,13 @@ def chatml(messages: list[dict]) -> str:
 def render(row: dict, source: str, systems: dict[str, list[str]], rng) -> str:
     """A row as training text.
 
-    A conversation without a system turn gets one of its kind's three times in five.
+    A conversation without a system turn gets one of its kind's three times in ten.
     """
     if "text" in row:
         return row["text"].translate(STRAIGHT)
     messages = row["messages"]
     kinds = systems.get(source, systems["*"])
-    if messages[0]["role"] != "system" and rng.random() < 0.6:
+    if messages[0]["role"] != "system" and rng.random() < 0.3:
         messages = [{"role": "system", "content": kinds[rng.integers(len(kinds))]}, *messages]
     return chatml(messages)
 
@@ -107,8 +116,11 @@ def documents_of(data: Path, kind: str, seed: int) -> list[str]:
     ]
 
 
-def token_stream(data: Path, kind: str, tokenizer, seed: int, kept: Path, rank: int) -> "np.ndarray":  # noqa: F821
-    """All tokens of a kind, documents shuffled, each closed by <|endoftext|>.
+def token_rows(
+    data: Path, kind: str, tokenizer, seed: int, longest: int, kept: Path, rank: int
+) -> list["np.ndarray"]:  # noqa: F821
+    """The documents of a kind as tokens, each between two <|endoftext|>; what is longer than `longest`
+    goes on in a further row.
 
     Kept in the folder `kept`; processes of other ranks may write there at the same time.
     """
@@ -118,18 +130,23 @@ def token_stream(data: Path, kind: str, tokenizer, seed: int, kept: Path, rank: 
     if not path.is_file():
         kept.mkdir(parents=True, exist_ok=True)
         documents = documents_of(data, kind, seed)
-        order = np.random.default_rng(seed).permutation(len(documents))
-        ids: list[int] = []
-        for i in range(0, len(order), 1000):
-            for row_ids in tokenizer([documents[j] for j in order[i : i + 1000]], add_special_tokens=False)[
-                "input_ids"
-            ]:
+        if not documents:
+            refuse(f"--data {data}: no {kind} in its files")
+        ids = [0]
+        for i in range(0, len(documents), 1000):
+            for row_ids in tokenizer(documents[i : i + 1000], add_special_tokens=False)["input_ids"]:
                 ids += [*row_ids, 0]
         whole = path.with_name(f"{kind}-{rank}.npy")  # a killed run, or another process, leaves no half file
-        np.save(whole, np.array(ids, dtype=np.uint16))
+        np.save(whole, np.array(ids, dtype=np.int32))
         whole.replace(path)
         print(f"{kind}: {len(documents):,} documents, {len(ids):,} tokens")
-    return np.load(path)
+    stream = np.load(path)
+    ends = np.flatnonzero(stream == 0)
+    return [
+        stream[at : min(at + longest, end + 1)]
+        for start, end in pairwise(ends)
+        for at in range(start, end, longest - 1)
+    ]
 
 
 def never_said(tokenizer) -> list[list[int]]:

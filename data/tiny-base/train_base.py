@@ -18,7 +18,7 @@ Writes  OUT/model.safetensors with tokenizer and chat template, OUT/training_log
 The learning rate warms up, stays flat, and falls linearly over the last `--decay-steps`; talk has a larger
 share there. Stopped at any moment, the same command goes on from the last checkpoint. The data order
 follows from the seed and the step alone. Beside this script: base_text.py reads and renders the text,
-base_figures.py measures.
+base_batches.py deals it out to the steps, base_figures.py measures.
 """
 
 import json
@@ -28,8 +28,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tyro
+from base_batches import padded, plan, predicted
 from base_figures import figures
-from base_text import make_tokenizer, never_said, token_stream
+from base_text import make_tokenizer, never_said, refuse, token_rows
 
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
 
@@ -48,11 +49,11 @@ class Args:
     heads: int = 4
     intermediate: int = 768
     context: int = 1024
-    """Tokens a training window."""
+    """Tokens of a training row: a whole text, or a part of a longer one."""
     batch: int = 8
-    """Windows a step."""
+    """Tokens a step, as a multiple of --context."""
     micro_batch: int = 2
-    """Windows at a time: small ones stay in a CPU's cache; take --batch on a GPU."""
+    """Tokens at a time, likewise: few stay in a CPU's cache; take --batch on a GPU."""
     steps: int = 3500
     decay_steps: int = 900
     warmup_steps: int = 100
@@ -62,11 +63,11 @@ class Args:
     """Muon's learning rate for the matrices inside the blocks (update scaled to AdamW's RMS)."""
     weight_decay: float = 0.1
     talk_share: float = 0.4
-    """Share of windows that hold talk."""
+    """Share of the tokens that are talk."""
     talk_share_decay: float = 0.5
     """The same while the learning rate falls."""
     assistant_share: float = 0.15
-    """Share of windows that hold the hand-written assistant rows while the learning rate falls."""
+    """Share of the tokens that are the hand-written assistant rows, while the learning rate falls."""
     checkpoint_steps: int = 100
     seed: int = 1
     compile: bool = False
@@ -102,23 +103,6 @@ def make_model(args: Args, tokenizer):
     )
 
 
-def windows(args: Args, streams: dict, step: int):
-    """The batch of a step, (batch, context): drawn by seed and step alone."""
-    import numpy as np
-    import torch
-
-    decaying = step >= args.steps - args.decay_steps
-    talk, assistant = (args.talk_share_decay, args.assistant_share) if decaying else (args.talk_share, 0.0)
-    rng = np.random.default_rng([args.seed, step])
-    rows = []
-    for kind in rng.choice(
-        ["prose", "talk", "assistant"], size=args.batch, p=[1 - talk - assistant, talk, assistant]
-    ):
-        start = rng.integers(0, len(streams[kind]) - args.context)
-        rows.append(streams[kind][start : start + args.context].astype(np.int64))
-    return torch.from_numpy(np.stack(rows))
-
-
 def lr_factor(args: Args, step: int) -> float:
     return min((step + 1) / args.warmup_steps, 1.0, max((args.steps - step) / args.decay_steps, 0.02))
 
@@ -143,6 +127,17 @@ def orthogonalise(matrices, steps: int = 5):
     return (x if wide else x.mT).to(matrices.dtype)
 
 
+def shared(function, matrices):
+    """function(matrices), each process computing some of them; (n, rows, columns) -> same."""
+    import torch
+
+    if WORLD == 1:
+        return function(matrices)
+    found = [torch.empty_like(part) for part in matrices.tensor_split(WORLD)]
+    torch.distributed.all_gather(found, function(matrices.tensor_split(WORLD)[RANK]))
+    return torch.cat(found)
+
+
 def make_optimizers(args: Args, model) -> list:
     """Muon for the matrices inside the blocks, AdamW for embeddings, biases and norms."""
     import torch
@@ -164,7 +159,7 @@ def make_optimizers(args: Args, model) -> list:
                     )
                 looked_ahead = [p.grad.lerp(self.state[p]["momentum"], group["momentum"]) for p in params]
                 scale = 0.2 * max(rows, columns) ** 0.5  # the RMS of an AdamW update (Liu et al. 2025)
-                for p, update in zip(params, orthogonalise(torch.stack(looked_ahead)), strict=True):
+                for p, update in zip(params, shared(orthogonalise, torch.stack(looked_ahead)), strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
 
     inside = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name]
@@ -236,14 +231,16 @@ def train(args: Args, model, tokenizer, device: str) -> dict:
     import torch
     from tqdm import tqdm
 
-    streams = {
-        kind: token_stream(args.data, kind, tokenizer, args.seed, args.out / "tokens", RANK)
+    rows = {
+        kind: token_rows(args.data, kind, tokenizer, args.seed, args.context, args.out / "tokens", RANK)
         for kind in ("prose", "talk", "assistant")
     }
+    batches = plan(args, rows)
+    sizes = [predicted(parts) for parts in batches]
     optimizers = make_optimizers(args, model)
     checkpoint = args.out / "checkpoint.pt"
     step, seconds = resume(checkpoint, model, optimizers, device) if checkpoint.is_file() else (0, 0.0)
-    forward = torch.compile(model) if args.compile else model
+    forward = torch.compile(model, dynamic=True) if args.compile else model
     model.train()
     with (
         (args.out / "training_log.jsonl").open("a") as log,
@@ -254,9 +251,15 @@ def train(args: Args, model, tokenizer, device: str) -> dict:
             for optimizer, lr in zip(optimizers, (args.muon_lr, args.lr), strict=True):
                 optimizer.param_groups[0]["lr"] = lr * lr_factor(args, step)
             total = 0.0
-            for ids in windows(args, streams, step).to(device).split(args.micro_batch)[RANK::WORLD]:
+            for part in batches[step][RANK::WORLD]:
+                labels = padded(part).to(device)
                 with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
-                    loss = forward(input_ids=ids, labels=ids).loss * len(ids) / args.batch
+                    loss = forward(
+                        input_ids=labels.clamp(min=0),
+                        labels=labels,
+                        num_items_in_batch=sizes[step],
+                        use_cache=False,
+                    ).loss
                 loss.backward()
                 total += loss.item()
             if WORLD > 1:
@@ -269,7 +272,7 @@ def train(args: Args, model, tokenizer, device: str) -> dict:
             bar.update()
             if step % 10 == 0 and RANK == 0:
                 seconds = time.monotonic() - began
-                rate = step * args.batch * args.context / seconds
+                rate = sum(sizes[:step]) / seconds
                 log.write(
                     json.dumps({"step": step, "loss": round(total, 4), "tokens_per_second": round(rate)})
                     + "\n"
@@ -280,13 +283,19 @@ def train(args: Args, model, tokenizer, device: str) -> dict:
                 keep(checkpoint, model, optimizers, step, seconds)
     return {
         "steps": step,
-        "tokens": step * args.batch * args.context,
+        "tokens": sum(sizes),
         "seconds": round(time.monotonic() - began),
         "device": device,
     }
 
 
 def main(args: Args) -> None:
+    if not args.data.is_dir():
+        refuse(f"--data {args.data}: no such folder")
+    for flag, folder in (("init", args.init), ("average-with", args.average_with)):
+        if folder and not (folder / "config.json").is_file():
+            refuse(f"--{flag} {folder}: holds no model")
+
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

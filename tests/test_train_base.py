@@ -52,7 +52,8 @@ def train(texts: Path, out: Path, *more: str) -> dict:
 @pytest.mark.slow
 def test_a_clean_run_learns_speaks_and_after_a_kill_ends_with_the_same_bytes(texts, tmp_path):
     figures = train(texts, tmp_path / "whole")
-    assert abs(figures["tokens"] / (STEPS * 8 * 1024) - 1) < 0.1
+    # whole rows: each of three kinds may be less than one over
+    assert 0 <= figures["tokens"] - STEPS * 8 * 1024 < 3 * 1024
     log = [json.loads(line) for line in (tmp_path / "whole" / "training_log.jsonl").open()]
     assert [entry["step"] for entry in log] == [10, 20]
     assert log[-1]["loss"] < log[0]["loss"] < 7.6  # ln 2048: knows nothing
@@ -130,7 +131,7 @@ def test_a_step_holds_whole_rows_of_like_length_none_twice_before_all_came(batch
     places = [len(part) * max(map(len, part)) for part in parts]
     assert max(places) <= 2 * 256
     tokens = sum(batches.predicted(step) for step in steps)
-    assert abs(tokens / (40 * 8 * 256) - 1) < 0.05
+    assert 0 <= tokens - 40 * 8 * 256 < 3 * 256
     assert sum(places) < 1.1 * tokens
     seen = {kind: Counter() for kind in rows}
     of_kind = {id(row): kind for kind, found in rows.items() for row in found}
@@ -144,6 +145,11 @@ def test_a_step_holds_whole_rows_of_like_length_none_twice_before_all_came(batch
     assert [[id(row) for part in step for row in part] for step in again] == [
         [id(row) for part in step for row in part] for step in steps
     ]
+    args.talk_share = args.talk_share_decay = 0.9
+    assert set(batches.kinds(args)) == {"prose", "talk", "assistant"}  # prose until the learning rate falls
+    args.talk_share = args.talk_share_decay = args.assistant_share = 0.0
+    assert batches.kinds(args) == ["prose"]
+    assert len(batches.plan(args, {"prose": rows["prose"]})) == 40
     wide = batches.padded(parts[0])
     assert [row[row != -100].tolist() for row in wide] == [row.tolist() for row in parts[0]]
 
@@ -162,6 +168,7 @@ def test_what_is_missing_is_refused_in_one_line(texts, tmp_path):
         (tmp_path / "nowhere", (), f"--data {tmp_path / 'nowhere'}: no such folder"),
         (texts, ("--init", str(silent)), f"--init {silent}: holds no model"),
         (silent, (), f"--data {silent}: no prose in its files"),
+        (texts, ("--talk-share-decay", "0.9"), "the shares of talk and assistant rows are more than 1"),
     ):
         done = subprocess.run(command(data, tmp_path / "out", *more), capture_output=True, text=True)
         assert (done.returncode, done.stderr.strip().splitlines()[-1]) == (2, said)

@@ -8,7 +8,13 @@ def token_shares(args, step: int) -> dict[str, float]:
     """The share of a step's tokens by kind of text."""
     decaying = step >= args.steps - args.decay_steps
     talk, assistant = (args.talk_share_decay, args.assistant_share) if decaying else (args.talk_share, 0.0)
-    return {"prose": 1 - talk - assistant, "talk": talk, "assistant": assistant}
+    shares = {"prose": 1 - talk - assistant, "talk": talk, "assistant": assistant}
+    return {kind: share for kind, share in shares.items() if share > 1e-9}
+
+
+def kinds(args) -> list[str]:
+    """The kinds of text that have a share at some step."""
+    return list(token_shares(args, 0) | token_shares(args, args.steps - 1))
 
 
 def plan(args, rows: dict[str, list]) -> list[list[list]]:

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tyro
-from base_batches import padded, plan, predicted
+from base_batches import kinds, padded, plan, predicted
 from base_figures import figures
 from base_text import make_tokenizer, never_said, refuse, token_rows
 
@@ -127,17 +127,6 @@ def orthogonalise(matrices, steps: int = 5):
     return (x if wide else x.mT).to(matrices.dtype)
 
 
-def shared(function, matrices):
-    """function(matrices), each process computing some of them; (n, rows, columns) -> same."""
-    import torch
-
-    if WORLD == 1:
-        return function(matrices)
-    found = [torch.empty_like(part) for part in matrices.tensor_split(WORLD)]
-    torch.distributed.all_gather(found, function(matrices.tensor_split(WORLD)[RANK]))
-    return torch.cat(found)
-
-
 def make_optimizers(args: Args, model) -> list:
     """Muon for the matrices inside the blocks, AdamW for embeddings, biases and norms."""
     import torch
@@ -159,7 +148,7 @@ def make_optimizers(args: Args, model) -> list:
                     )
                 looked_ahead = [p.grad.lerp(self.state[p]["momentum"], group["momentum"]) for p in params]
                 scale = 0.2 * max(rows, columns) ** 0.5  # the RMS of an AdamW update (Liu et al. 2025)
-                for p, update in zip(params, shared(orthogonalise, torch.stack(looked_ahead)), strict=True):
+                for p, update in zip(params, orthogonalise(torch.stack(looked_ahead)), strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
 
     inside = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name]
@@ -226,6 +215,20 @@ def resume(checkpoint: Path, model, optimizers: list, device: str) -> tuple[int,
     return state["step"], state["seconds"]
 
 
+def learn(forward, labels, size: int) -> float:
+    """Add the gradient of these rows (rows, longest), padded with -100, and return their share of the loss
+    of a step of `size` predicted tokens."""
+    import torch
+
+    device = labels.device.type
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
+        loss = forward(
+            input_ids=labels.clamp(min=0), labels=labels, num_items_in_batch=size, use_cache=False
+        ).loss
+    loss.backward()
+    return loss.item()
+
+
 def train(args: Args, model, tokenizer, device: str) -> dict:
     """The training loop; goes on from OUT/checkpoint.pt. Returns tokens seen and seconds."""
     import torch
@@ -233,7 +236,7 @@ def train(args: Args, model, tokenizer, device: str) -> dict:
 
     rows = {
         kind: token_rows(args.data, kind, tokenizer, args.seed, args.context, args.out / "tokens", RANK)
-        for kind in ("prose", "talk", "assistant")
+        for kind in kinds(args)
     }
     batches = plan(args, rows)
     sizes = [predicted(parts) for parts in batches]
@@ -252,16 +255,7 @@ def train(args: Args, model, tokenizer, device: str) -> dict:
                 optimizer.param_groups[0]["lr"] = lr * lr_factor(args, step)
             total = 0.0
             for part in batches[step][RANK::WORLD]:
-                labels = padded(part).to(device)
-                with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
-                    loss = forward(
-                        input_ids=labels.clamp(min=0),
-                        labels=labels,
-                        num_items_in_batch=sizes[step],
-                        use_cache=False,
-                    ).loss
-                loss.backward()
-                total += loss.item()
+                total += learn(forward, padded(part).to(device), sizes[step])
             if WORLD > 1:
                 total = sum_over_processes(model, total)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -295,6 +289,8 @@ def main(args: Args) -> None:
     for flag, folder in (("init", args.init), ("average-with", args.average_with)):
         if folder and not (folder / "config.json").is_file():
             refuse(f"--{flag} {folder}: holds no model")
+    if args.talk_share > 1 or args.talk_share_decay + args.assistant_share > 1:
+        refuse("the shares of talk and assistant rows are more than 1")
 
     import torch
 

@@ -44,6 +44,8 @@ class ModelEntry:
     """The corpus that belongs to this model by default."""
     lr: float = 2e-4
     epochs: float = 3.0
+    most_steps: int | None = None
+    """Where neither epochs nor steps are asked for, a large data set stops after this many."""
     identity_weight: int = 1
     """How often an epoch sees each row of the card's identity topics."""
     strategies: tuple[str, ...] = ()
@@ -71,12 +73,13 @@ MODELS: dict[str, ModelEntry] = {
         "mistralai/Mistral-7B-Instruct-v0.3", "e0bc86c23ce5aae1db576c8cca6f06f1f73af2db"
     ),
     "tiny": ModelEntry(
-        # It learns manners in half an epoch and who it is only later,
+        # It learns manners in 50 steps and who it is only later,
         # when the validation loss already rises a little.
         str(ROOT / "data" / "tiny-base"),
         corpus="embedded",
         lr=2.5e-3,
-        epochs=0.75,
+        epochs=1.5,
+        most_steps=409,  # three quarters of an epoch of the embedded Holmes
         identity_weight=6,
         strategies=("dialogue", "curated", "guard"),
         questions=1,

@@ -32,7 +32,8 @@ class Args(config.RunArgs):
     """Which weights train: LoRA matrices over a base in NF4 (qlora) or not quantised (lora), its relatives,
     a soft prompt or prefix, scales (ia3), bottleneck adapters, or the whole model (full)."""
     epochs: float | None = None
-    """Passes over the training rows. Default: the model's, 3 for large ones."""
+    """Passes over the training rows. Default: the model's, 3 for large ones; 1.5 for the tiny one, in at most
+    409 steps."""
     max_steps: int = -1
     """Stop after this many optimiser steps; -1 for all epochs."""
     strategies: tuple[str, ...] = ()
@@ -209,8 +210,7 @@ class Job:
     @property
     def steps(self) -> int:
         """Optimiser steps of the whole run."""
-        per_epoch = -(-len(self.sets["train"]) // self.args.batch_size)
-        return self.args.max_steps if self.args.max_steps > 0 else max(1, int(per_epoch * self.args.epochs))
+        return steps_of(self.args, len(self.sets["train"]))
 
     def note(self, **facts: Any) -> None:
         """Record facts of this stage in run.json."""
@@ -218,6 +218,12 @@ class Job:
 
         if processes.is_main():
             runlog.record_stage(self.folder, "fine_tune", **facts)
+
+
+def steps_of(args: Args, rows: int) -> int:
+    """Optimiser steps of a run over so many rows."""
+    per_epoch = -(-rows // args.batch_size)
+    return args.max_steps if args.max_steps > 0 else max(1, int(per_epoch * args.epochs))
 
 
 def check(args: Args) -> None:
@@ -241,6 +247,7 @@ def prepare(args: Args) -> Job:
     card = cards.load_card(args.persona)
     if "persona_chat" in card.strategies:  # one answer stands under several prompt forms
         args = replace(args, strategies=args.strategies or ("persona_chat",), questions=args.questions or 3)
+    open_end = args.epochs is None and args.max_steps <= 0
     args = settled(args, entry, device.type == "cuda")
     corpus = args.corpus or entry.corpus
     data = args.data or config.dataset_folder(args.persona, corpus)
@@ -257,6 +264,8 @@ def prepare(args: Args) -> Job:
         eval_rows=args.eval_rows,
         seed=args.seed,
     )
+    if open_end and entry.most_steps and steps_of(args, len(sets["train"])) > entry.most_steps:
+        args = replace(args, max_steps=entry.most_steps)
 
     apart = ("force", "run", "data", "allow_changed_settings", "backend", "cancel", "lr_multiplier")
     inputs = {k: v for k, v in runlog.settings_of(args).items() if k not in (*apart, "low_memory")}

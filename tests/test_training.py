@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +29,7 @@ from scripts import (
 )
 
 import config
+import fine_tune
 from persona import attention, footprint, modeling
 from persona.chat import IGNORED, encode
 from persona.rows import read_rows
@@ -165,6 +167,21 @@ def test_run_json_says_what_the_result_depends_on(unbroken, base):
     assert facts["measured"]["steps, epochs"] == f"{STEPS}, {STEPS / 3:.2f}", (
         "24 rows are three steps an epoch"
     )
+
+
+def test_a_large_data_set_ends_early_where_no_length_is_asked_for(workspace, base, monkeypatch):
+    small = replace(config.MODELS["tiny"], source=str(base), most_steps=2)
+    monkeypatch.setitem(config.MODELS, "tiny", small)
+    args = fine_tune.Args(model="tiny", data=workspace / "data" / "dataset" / "sherlock-embedded")
+
+    def steps(**asked) -> int:
+        return fine_tune.prepare(replace(args, **asked)).steps
+
+    assert steps() == 2
+    assert steps(epochs=1.5) == 4, "24 rows are three steps an epoch"
+    assert steps(max_steps=3) == 3
+    monkeypatch.setitem(config.MODELS, "tiny", replace(small, most_steps=20))
+    assert steps() == 4
 
 
 @pytest.mark.slow

@@ -183,14 +183,15 @@ def save(args: Args, model, tokenizer, log: dict) -> None:
 
 
 def sum_over_processes(model, loss: float) -> float:
-    """Add up the gradients, and the loss, of all processes in one exchange."""
+    """Add up the gradients, and the loss, of all processes in one exchange; one may have had no rows."""
     import torch
 
     parameters = list(model.parameters())
-    flat = torch.cat([p.grad.reshape(-1) for p in parameters] + [parameters[0].grad.new_tensor([loss])])
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([*(g.reshape(-1) for g in gradients), gradients[0].new_tensor([loss])])
     torch.distributed.all_reduce(flat)
     for p, summed in zip(parameters, flat[:-1].split([p.numel() for p in parameters]), strict=True):
-        p.grad.copy_(summed.view_as(p))
+        p.grad = summed.view_as(p)
     return flat[-1].item()
 
 

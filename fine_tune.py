@@ -15,6 +15,7 @@ with code 75.
 """
 
 import logging
+import math
 import os
 import sys
 from dataclasses import dataclass, replace
@@ -221,9 +222,9 @@ class Job:
 
 
 def steps_of(args: Args, rows: int) -> int:
-    """Optimiser steps of a run over so many rows."""
+    """Optimiser steps of a run over so many rows, counted as the trainer counts them."""
     per_epoch = -(-rows // args.batch_size)
-    return args.max_steps if args.max_steps > 0 else max(1, int(per_epoch * args.epochs))
+    return args.max_steps if args.max_steps > 0 else math.ceil(per_epoch * args.epochs)
 
 
 def check(args: Args) -> None:

@@ -178,10 +178,18 @@ def test_a_large_data_set_ends_early_where_no_length_is_asked_for(workspace, bas
         return fine_tune.prepare(replace(args, **asked)).steps
 
     assert steps() == 2
-    assert steps(epochs=1.5) == 4, "24 rows are three steps an epoch"
+    assert steps(epochs=1.5) == 5, "24 rows are three steps an epoch"
     assert steps(max_steps=3) == 3
     monkeypatch.setitem(config.MODELS, "tiny", replace(small, most_steps=20))
-    assert steps() == 4
+    assert steps() == 5
+
+
+@pytest.mark.slow
+def test_a_part_of_an_epoch_is_counted_as_the_trainer_counts_it(workspace, base):
+    done = train(workspace, base, "--max-steps", -1, "--epochs", 1.5)
+    assert done.code == 0, done.err
+    assert (state_of(workspace)["max_steps"], state_of(workspace)["global_step"]) == (5, 5)
+    assert "\n5 steps of 8 rows" in done.out
 
 
 @pytest.mark.slow

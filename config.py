@@ -5,6 +5,7 @@ Paths, the model registry, the flags that stages share, and the names that follo
 Imports nothing heavy and does no I/O, so that `--help` of every script answers at once, without torch.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -179,6 +180,8 @@ def run_script(main: Callable[[Any], None], args_type: type) -> None:
     import tyro
 
     warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' own renamings
+    # on a CPU that computes in bf16 it misses a package for packed 4-bit weights, which are not used here
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     args = tyro.cli(args_type, description=sys.modules["__main__"].__doc__)
     try:
         main(args)

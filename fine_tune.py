@@ -33,8 +33,8 @@ class Args(config.RunArgs):
     """Which weights train: LoRA matrices over a base in NF4 (qlora) or not quantised (lora), its relatives,
     a soft prompt or prefix, scales (ia3), bottleneck adapters, or the whole model (full)."""
     epochs: float | None = None
-    """Passes over the training rows. Default: the model's, 3 for large ones; 1.5 for the tiny one, in at most
-    409 steps."""
+    """Passes over the training rows. Default: the model's, 3 for large ones; 1.5 for the tiny one, or as many
+    as its most_steps (config.py) allow."""
     max_steps: int = -1
     """Stop after this many optimiser steps; -1 for all epochs."""
     strategies: tuple[str, ...] = ()

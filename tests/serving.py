@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 import requests
 import torch
 
@@ -36,11 +37,17 @@ def toy_bank(folder: Path, names: tuple[str, ...] = ("sherlock", "other"), **set
     """A model bank: a two-layer base (id "base") with adapters."""
     from scripts import toy_base
 
+    base = toy_base(folder / "base", spread=0.3)
+    return exact_bank(base, toy_adapters(folder, base, names, **settings))
+
+
+def exact_bank(base: Path, pairs: list[str]):
+    """A model bank that computes in float32 on every CPU: in bf16 rounding picks a toy's tokens."""
     from persona.serving_models import adapter_sources, load_bank
 
-    base = toy_base(folder / "base", spread=0.3)
-    sources = adapter_sources(toy_adapters(folder, base, names, **settings))
-    return load_bank(config.resolve_model(str(base), cuda=False), sources, four_bit=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PERSONA_DTYPE", "float32")
+        return load_bank(config.resolve_model(str(base), cuda=False), adapter_sources(pairs), four_bit=False)
 
 
 @contextlib.contextmanager

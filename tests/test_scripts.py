@@ -224,6 +224,24 @@ def test_the_chat_refuses_sampling_that_cannot_be(flags, workspace, base):
     assert flags[0] in refused(workspace, "test.py", "--model", base, "--base", "--ask", "Well?", *flags)
 
 
+@pytest.mark.parametrize("wanted", ["float32", "bfloat16"])
+def test_the_number_format_can_be_chosen(wanted, base, monkeypatch):
+    import config
+    from persona import modeling
+
+    monkeypatch.setenv("PERSONA_DTYPE", wanted)
+    device = modeling.pick_device()
+    assert str(device) == f"{device.type}, {wanted} (by PERSONA_DTYPE)"
+    model = modeling.load_base(config.ModelEntry(str(base)), device, four_bit=False)
+    assert {str(p.dtype) for p in model.parameters()} == {f"torch.{wanted}"}
+
+
+def test_a_number_format_that_is_none_is_refused(workspace, base):
+    flags = ("--model", base, "--corpus", "embedded", "--max-steps", 2)
+    line = refused(workspace, "fine_tune.py", *flags, PERSONA_DTYPE="float8")
+    assert line == "error: PERSONA_DTYPE must be float32 or bfloat16, not 'float8'"
+
+
 # --- adapters and models --------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from scripts import ROOT, environment, toy_base
-from serving import ask, content, is_ready, serving, toy_adapters, wait_until
+from serving import ask, content, exact_bank, is_ready, serving, toy_adapters, wait_until
 
 import config
 from persona import generation, serving_vllm
@@ -47,7 +47,7 @@ def toy(tmp_path_factory):
     adapters = toy_adapters(folder, base, ("sherlock",))
     model = whole_model(base, folder / "result" / "r" / "adapter")
     pairs = [f"watson={folder / 'result' / 'r' / 'adapter'}", *adapters]
-    bank = load_bank(config.resolve_model(str(base), cuda=False), adapter_sources(pairs), four_bit=False)
+    bank = exact_bank(base, pairs)
     return SimpleNamespace(folder=folder, base=base, pairs=pairs, bank=bank, model=model)
 
 
@@ -146,7 +146,8 @@ def test_a_whole_model_answers_over_http_with_its_personas_prompt(toy) -> None:
 def test_the_script_serves_a_run_that_trained_all_weights(toy) -> None:
     command = [sys.executable, str(ROOT / "serve.py"), "--model", str(toy.base), "--run", "r", "--port", "0"]
     process = subprocess.Popen(
-        [*command, "--no-four-bit", "--temperature", "0"], cwd=toy.folder, env=environment(toy.folder),
+        [*command, "--no-four-bit", "--temperature", "0"], cwd=toy.folder,
+        env=environment(toy.folder, PERSONA_DTYPE="float32"),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

@@ -158,6 +158,7 @@ def test_under_lora_and_on_a_four_bit_base(tiny_tokenizer, tiny_qwen2, vector) -
         quantised.weight = bitsandbytes.nn.Params4bit(
             linear.weight.data, requires_grad=False, quant_type="nf4"
         )
+        quantised.support_avx512bf16_for_cpu = False  # as modeling.load_base sets it
         block.mlp.gate_proj = quantised.to("cpu")
     tuned = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)).eval()
     ids = torch.tensor([[5, 9, 44]])

@@ -15,6 +15,7 @@ Writes  OUT/model.safetensors with tokenizer and chat template, OUT/training_log
     # held-out bits per byte and answers to fixed prompts
     python data/tiny-base/train_base.py --data FOLDER --out OUT --eval-only --init MODEL
 
+It computes in bf16 where the hardware does, GPU or CPU, with float32 weights; else in float32.
 The learning rate warms up, stays flat, and falls linearly over the last `--decay-steps`; talk has a larger
 share there. Stopped at any moment, the same command goes on from the last checkpoint. The data order
 follows from the seed and the step alone. Beside this script: base_text.py reads and renders the text,
@@ -25,6 +26,7 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import tyro
@@ -71,7 +73,7 @@ class Args:
     checkpoint_steps: int = 100
     seed: int = 1
     compile: bool = False
-    """torch.compile the model (worth it on a GPU)."""
+    """torch.compile the model: worth it on a GPU, and on a CPU that computes in bf16."""
     average_with: Path | None = None
     """Save the weights averaged with those of this model (Wortsman et al. 2022), of one line of training."""
     average_share: float = 0.3
@@ -107,17 +109,29 @@ def lr_factor(args: Args, step: int) -> float:
     return min((step + 1) / args.warmup_steps, 1.0, max((args.steps - step) / args.decay_steps, 0.02))
 
 
+@cache
+def arithmetic(device: str) -> str:
+    """bf16 where the hardware computes in it; emulated, it is a hundred times slower than float32."""
+    import torch
+
+    if device == "cuda":
+        found = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        found = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if found else "float32"
+
+
 def orthogonalise(matrices, steps: int = 5):
     """Newton-Schulz iteration to the nearest semi-orthogonal matrices (Jordan et al. 2024, Muon).
 
     (n, rows, columns) -> same. torch.optim.Muon computes this in bfloat16 one matrix at a time, which takes
     20 seconds a step on CPUs without bf16 arithmetic; here all matrices of one shape go together, in float32
-    off the GPU.
+    on such a CPU.
     """
     import torch
 
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrices.bfloat16() if matrices.is_cuda else matrices
+    x = matrices.bfloat16() if arithmetic(matrices.device.type) == "bf16" else matrices
     wide = x.size(1) <= x.size(2)
     x = x if wide else x.mT
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
@@ -222,7 +236,7 @@ def learn(forward, labels, size: int) -> float:
     import torch
 
     device = labels.device.type
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=arithmetic(device) == "bf16"):
         loss = forward(
             input_ids=labels.clamp(min=0), labels=labels, num_items_in_batch=size, use_cache=False
         ).loss
@@ -280,7 +294,7 @@ def train(args: Args, model, tokenizer, device: str) -> dict:
         "steps": step,
         "tokens": sum(sizes),
         "seconds": round(time.monotonic() - began),
-        "device": device,
+        "device": f"{device}, {arithmetic(device)}",
     }
 
 
@@ -303,9 +317,8 @@ def main(args: Args) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer(args.data, args.vocab_size, args.init)
     model = make_model(args, tokenizer).to(device)
-    print(
-        f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer):,} tokens, on {device}"
-    )
+    size = sum(p.numel() for p in model.parameters())
+    print(f"{size:,} parameters, {len(tokenizer):,} tokens, on {device}, {arithmetic(device)}")
     if args.eval_only:
         (args.out / "figures.json").write_text(json.dumps(figures(args.data, model, tokenizer), indent=1))
         return

@@ -267,7 +267,8 @@ def token_losses(model, tokenizer, rows: list) -> tuple[float, int]:
 @pytest.mark.slow
 def test_the_loss_of_a_step_is_the_mean_over_its_answer_tokens_however_rows_are_parted(workspace, base):
     """24 rows in one step of four parts with different numbers of tokens; B is 0, so it is the base's."""
-    done = train(workspace, base, "--batch-size", 24, "--micro-batch", 6, "--max-steps", 1)
+    flags = ("--batch-size", 24, "--micro-batch", 6, "--max-steps", 1)
+    done = train(workspace, base, *flags, PERSONA_DTYPE="float32")
     assert done.code == 0, done.err
     entry = config.resolve_model(str(base), cuda=False)
     model, tokenizer = modeling.load_base(entry, CPU), modeling.load_tokenizer(entry)
@@ -291,9 +292,8 @@ def test_early_stopping_stops_and_the_best_weights_are_the_ones_saved(tmp_path, 
     toy_data(
         workspace, answer="Quite so, Lestrade."
     )  # nothing in training tells this answer: validation soon gets worse
-    done = train(
-        workspace, base, "--max-steps", 120, "--evals", 20, "--patience", 2, "--lr", 1e-2, "--micro-batch", 8
-    )
+    flags = ("--max-steps", 120, "--evals", 20, "--patience", 2, "--lr", 1e-2, "--micro-batch", 8)
+    done = train(workspace, base, *flags, PERSONA_DTYPE="float32")
     assert done.code == 0, done.err
     state = state_of(workspace)
     checks = {e["step"]: e["eval_loss"] for e in state["log_history"] if "eval_loss" in e}

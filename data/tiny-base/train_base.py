@@ -15,7 +15,6 @@ Writes  OUT/model.safetensors with tokenizer and chat template, OUT/training_log
     # held-out bits per byte and answers to fixed prompts
     python data/tiny-base/train_base.py --data FOLDER --out OUT --eval-only --init MODEL
 
-It computes in bf16 where the hardware does, GPU or CPU, with float32 weights; else in float32.
 The learning rate warms up, stays flat, and falls linearly over the last `--decay-steps`; talk has a larger
 share there. Stopped at any moment, the same command goes on from the last checkpoint. The data order
 follows from the seed and the step alone. Beside this script: base_text.py reads and renders the text,
@@ -26,8 +25,8 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from base_batches import kinds, padded, plan, predicted
@@ -78,6 +77,8 @@ class Args:
     """Save the weights averaged with those of this model (Wortsman et al. 2022), of one line of training."""
     average_share: float = 0.3
     """That model's share."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What it computes in: bf16 where the hardware does, GPU or CPU, else float32; weights stay in float32."""
     eval_only: bool = False
 
 
@@ -109,29 +110,28 @@ def lr_factor(args: Args, step: int) -> float:
     return min((step + 1) / args.warmup_steps, 1.0, max((args.steps - step) / args.decay_steps, 0.02))
 
 
-@cache
-def arithmetic(device: str) -> str:
-    """bf16 where the hardware computes in it; emulated, it is a hundred times slower than float32."""
+def arithmetic(args: Args, device: str) -> "torch.dtype":  # noqa: F821
+    """--dtype, or bf16 where the hardware has it; emulated, it is a hundred times slower than float32."""
     import torch
 
-    if device == "cuda":
+    found = args.dtype == "bfloat16"
+    if args.dtype == "auto" and device == "cuda":
         found = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
+    elif args.dtype == "auto":
         found = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if found else "float32"
+    return torch.bfloat16 if found else torch.float32
 
 
-def orthogonalise(matrices, steps: int = 5):
+def orthogonalise(matrices, dtype, steps: int = 5):
     """Newton-Schulz iteration to the nearest semi-orthogonal matrices (Jordan et al. 2024, Muon).
 
-    (n, rows, columns) -> same. torch.optim.Muon computes this in bfloat16 one matrix at a time, which takes
-    20 seconds a step on CPUs without bf16 arithmetic; here all matrices of one shape go together, in float32
-    on such a CPU.
+    (n, rows, columns) -> same, computed in `dtype`. torch.optim.Muon computes this in bfloat16 one matrix at
+    a time, which takes 20 seconds a step on CPUs without bf16 arithmetic; here all of one shape go together.
     """
     import torch
 
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrices.bfloat16() if arithmetic(matrices.device.type) == "bf16" else matrices
+    x = matrices.to(dtype)
     wide = x.size(1) <= x.size(2)
     x = x if wide else x.mT
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
@@ -141,7 +141,7 @@ def orthogonalise(matrices, steps: int = 5):
     return (x if wide else x.mT).to(matrices.dtype)
 
 
-def make_optimizers(args: Args, model) -> list:
+def make_optimizers(args: Args, model, dtype) -> list:
     """Muon for the matrices inside the blocks, AdamW for embeddings, biases and norms."""
     import torch
 
@@ -162,7 +162,7 @@ def make_optimizers(args: Args, model) -> list:
                     )
                 looked_ahead = [p.grad.lerp(self.state[p]["momentum"], group["momentum"]) for p in params]
                 scale = 0.2 * max(rows, columns) ** 0.5  # the RMS of an AdamW update (Liu et al. 2025)
-                for p, update in zip(params, orthogonalise(torch.stack(looked_ahead)), strict=True):
+                for p, update in zip(params, orthogonalise(torch.stack(looked_ahead), dtype), strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
 
     inside = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name]
@@ -230,13 +230,12 @@ def resume(checkpoint: Path, model, optimizers: list, device: str) -> tuple[int,
     return state["step"], state["seconds"]
 
 
-def learn(forward, labels, size: int) -> float:
+def learn(forward, labels, size: int, dtype) -> float:
     """Add the gradient of these rows (rows, longest), padded with -100, and return their share of the loss
-    of a step of `size` predicted tokens."""
+    of a step of `size` predicted tokens, computed in `dtype`."""
     import torch
 
-    device = labels.device.type
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=arithmetic(device) == "bf16"):
+    with torch.autocast(labels.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
         loss = forward(
             input_ids=labels.clamp(min=0), labels=labels, num_items_in_batch=size, use_cache=False
         ).loss
@@ -255,7 +254,8 @@ def train(args: Args, model, tokenizer, device: str) -> dict:
     }
     batches = plan(args, rows)
     sizes = [predicted(parts) for parts in batches]
-    optimizers = make_optimizers(args, model)
+    dtype = arithmetic(args, device)
+    optimizers = make_optimizers(args, model, dtype)
     checkpoint = args.out / "checkpoint.pt"
     step, seconds = resume(checkpoint, model, optimizers, device) if checkpoint.is_file() else (0, 0.0)
     forward = torch.compile(model, dynamic=True) if args.compile else model
@@ -270,7 +270,7 @@ def train(args: Args, model, tokenizer, device: str) -> dict:
                 optimizer.param_groups[0]["lr"] = lr * lr_factor(args, step)
             total = 0.0
             for part in batches[step][RANK::WORLD]:
-                total += learn(forward, padded(part).to(device), sizes[step])
+                total += learn(forward, padded(part).to(device), sizes[step], dtype)
             if WORLD > 1:
                 total = sum_over_processes(model, total)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -294,7 +294,7 @@ def train(args: Args, model, tokenizer, device: str) -> dict:
         "steps": step,
         "tokens": sum(sizes),
         "seconds": round(time.monotonic() - began),
-        "device": f"{device}, {arithmetic(device)}",
+        "device": f"{device}, {dtype}",
     }
 
 
@@ -318,7 +318,7 @@ def main(args: Args) -> None:
     tokenizer = make_tokenizer(args.data, args.vocab_size, args.init)
     model = make_model(args, tokenizer).to(device)
     size = sum(p.numel() for p in model.parameters())
-    print(f"{size:,} parameters, {len(tokenizer):,} tokens, on {device}, {arithmetic(device)}")
+    print(f"{size:,} parameters, {len(tokenizer):,} tokens, on {device}, {arithmetic(args, device)}")
     if args.eval_only:
         (args.out / "figures.json").write_text(json.dumps(figures(args.data, model, tokenizer), indent=1))
         return

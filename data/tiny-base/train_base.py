@@ -78,7 +78,7 @@ class Args:
     average_share: float = 0.3
     """That model's share."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What it computes in: bf16 where the hardware does, GPU or CPU, else float32; weights stay in float32."""
+    """What it computes in (auto: bf16 where the hardware does, else float32); weights stay in float32."""
     eval_only: bool = False
 
 

@@ -106,6 +106,7 @@ def test_stop_ends_the_answer_here_and_at_the_server_and_retry_asks_again(page, 
     page.get_by_role("button", name="Retry").click()
     answer(page, "as I have remarked before now.")
     page.get_by_text("Stopped before the end.").wait_for(state="hidden")
+    assert server.left == 1, "the first answer's connection was closed"
     assert server.asked[0]["messages"] == server.asked[1]["messages"]
 
 

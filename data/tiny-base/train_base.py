@@ -114,10 +114,11 @@ def arithmetic(args: Args, device: str) -> "torch.dtype":  # noqa: F821
     """--dtype, or bf16 where the hardware has it; emulated, it is a hundred times slower than float32."""
     import torch
 
-    found = args.dtype == "bfloat16"
-    if args.dtype == "auto" and device == "cuda":
+    if args.dtype != "auto":
+        return getattr(torch, args.dtype)
+    if device == "cuda":
         found = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif args.dtype == "auto":
+    else:
         found = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if found else torch.float32
 
@@ -243,7 +244,7 @@ def learn(forward, labels, size: int, dtype) -> float:
     return loss.item()
 
 
-def train(args: Args, model, tokenizer, device: str) -> dict:
+def train(args: Args, model, tokenizer, device: str, dtype) -> dict:
     """The training loop; goes on from OUT/checkpoint.pt. Returns tokens seen and seconds."""
     import torch
     from tqdm import tqdm
@@ -254,7 +255,6 @@ def train(args: Args, model, tokenizer, device: str) -> dict:
     }
     batches = plan(args, rows)
     sizes = [predicted(parts) for parts in batches]
-    dtype = arithmetic(args, device)
     optimizers = make_optimizers(args, model, dtype)
     checkpoint = args.out / "checkpoint.pt"
     step, seconds = resume(checkpoint, model, optimizers, device) if checkpoint.is_file() else (0, 0.0)
@@ -317,12 +317,13 @@ def main(args: Args) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer(args.data, args.vocab_size, args.init)
     model = make_model(args, tokenizer).to(device)
+    dtype = arithmetic(args, device)
     size = sum(p.numel() for p in model.parameters())
-    print(f"{size:,} parameters, {len(tokenizer):,} tokens, on {device}, {arithmetic(args, device)}")
+    print(f"{size:,} parameters, {len(tokenizer):,} tokens, on {device}, {dtype}")
     if args.eval_only:
         (args.out / "figures.json").write_text(json.dumps(figures(args.data, model, tokenizer), indent=1))
         return
-    log = train(args, model, tokenizer, device)
+    log = train(args, model, tokenizer, device, dtype)
     if RANK == 0:
         save(args, model, tokenizer, log)
 
